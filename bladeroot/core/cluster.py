@@ -1,0 +1,218 @@
+"""
+The inventory: what a cluster is. `core.clusterfile` reads and writes it as cluster.toml.
+
+Everything is frozen and checked when made, so whoever holds a `Cluster` holds a sane one.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid as uuid_module
+from collections.abc import Iterable, Mapping
+from ipaddress import ip_interface
+
+import attrs
+from attrs import frozen
+
+from bladeroot.errors import ConfigError, InventoryError
+
+MIB = 1 << 20
+GIB = 1 << 30
+
+DEFAULT_PORT = 7474
+NAME_PATTERN = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+"""A blade's name is its host name: one RFC 1123 label, in lower case."""
+_MAC_PATTERN = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+
+
+def parse_mac(text: str) -> str:
+    """A MAC address in any usual spelling as `52:54:00:aa:bb:cc`. Raises ConfigError."""
+    digits = re.sub(r"[:.\-]", "", text.strip().lower())
+    mac = ":".join(digits[index : index + 2] for index in range(0, len(digits), 2))
+    if not _MAC_PATTERN.fullmatch(mac):
+        raise ConfigError(f"not a MAC address: {text!r}", "write it as 52:54:00:aa:bb:cc")
+    return mac
+
+
+def _convert_macs(macs: Iterable[str]) -> tuple[str, ...]:
+    return tuple(parse_mac(mac) for mac in macs)
+
+
+def _convert_uuid(text: str | None) -> str | None:
+    if text is None or text == "":
+        return None
+    try:
+        return str(uuid_module.UUID(text))
+    except ValueError:
+        raise ConfigError(f"not a UUID: {text!r}", "see `dmidecode -s system-uuid`") from None
+
+
+def _check_name(_owner: object, attribute: attrs.Attribute[str], value: str) -> None:
+    if not NAME_PATTERN.fullmatch(value):
+        hint = "letters a-z, digits and hyphens, at most 63, as in a host name"
+        raise ConfigError(f"not a usable {attribute.name}: {value!r}", hint)
+
+
+def _check_address(_owner: object, _attribute: attrs.Attribute[str | None], value: str | None) -> None:
+    if value is None:
+        return
+    try:
+        ip_interface(value)
+    except ValueError:
+        raise ConfigError(f"not an address: {value!r}", 'write it with its prefix: "10.77.0.11/24"') from None
+
+
+@frozen(kw_only=True)
+class DiskRule:
+    """
+    Which disk of a blade to install on, by facts that do not change with the order of probing.
+
+    All that is given must fit, and exactly one disk must fit it all. `model` and `by_id` are globs;
+    sizes are in bytes. A rule without facts fits the only disk of a machine with one disk.
+    """
+
+    name: str = attrs.field(default="only", validator=_check_name)
+    serial: str | None = None
+    by_id: str | None = None
+    wwn: str | None = None
+    model: str | None = None
+    min_size_bytes: int | None = None
+    max_size_bytes: int | None = None
+    rotational: bool | None = None
+    transport: str | None = None
+
+
+@frozen(kw_only=True)
+class Layout:
+    """How a disk is cut: BIOS boot, ESP, one or two slots, and `data` in what is left (all in bytes)."""
+
+    name: str = attrs.field(default="default", validator=_check_name)
+    esp_size_bytes: int = 512 * MIB
+    slots: int = attrs.field(default=1)
+    slot_size_bytes: int = 16 * GIB
+    data_min_size_bytes: int = 1 * GIB
+    filesystem: str = attrs.field(default="ext4")
+
+    @slots.validator
+    def _check_slots(self, _attribute: attrs.Attribute[int], value: int) -> None:
+        if value not in (1, 2):
+            raise ConfigError(f"a layout has 1 or 2 slots, not {value!r}")
+
+    @filesystem.validator
+    def _check_filesystem(self, _attribute: attrs.Attribute[str], value: str) -> None:
+        if value not in ("ext4", "xfs", "btrfs"):
+            raise ConfigError(f"no such filesystem here: {value!r}", "ext4, xfs or btrfs")
+
+
+@frozen(kw_only=True)
+class Network:
+    """How blades find and reach each other."""
+
+    port: int = attrs.field(default=DEFAULT_PORT)
+    domain: str = ""
+    gateway: str | None = None
+    nameservers: tuple[str, ...] = ()
+    roots: tuple[str, ...] = ()
+    """Roots that multicast does not reach, as `host:port`."""
+
+    @port.validator
+    def _check_port(self, _attribute: attrs.Attribute[int], value: int) -> None:
+        if not 0 < value < 65536:
+            raise ConfigError(f"not a port: {value!r}", "1 to 65535")
+
+
+@frozen(kw_only=True)
+class Role:
+    """What some blades have in common; its overlay is `overlays/role/<name>/`."""
+
+    name: str = attrs.field(validator=_check_name)
+    description: str = ""
+
+
+@frozen(kw_only=True)
+class Blade:
+    """One machine. `address` is an interface address with its prefix length; `facts` are for templates."""
+
+    name: str = attrs.field(validator=_check_name)
+    macs: tuple[str, ...] = attrs.field(default=(), converter=_convert_macs)
+    uuid: str | None = attrs.field(default=None, converter=_convert_uuid)
+    role: str = attrs.field(default="blade", validator=_check_name)
+    address: str | None = attrs.field(default=None, validator=_check_address)
+    disk: str = "only"
+    layout: str = "default"
+    rack: str | None = None
+    priority: int = 0
+    """Who becomes root first; higher goes before lower."""
+    facts: Mapping[str, str] = attrs.field(factory=dict)
+
+
+@frozen(kw_only=True)
+class Cluster:
+    """The whole inventory. Every name that a blade uses is defined here, and no two blades share a key."""
+
+    name: str = attrs.field(validator=_check_name)
+    id: str
+    """32 hexadecimal digits, made once by `bladeroot init`; what blades know their own cluster by."""
+    arch: str = "x86_64"
+    kernel_command_line: str = ""
+    zstd_level: int = attrs.field(default=6, validator=attrs.validators.in_(range(1, 20)))
+    network: Network = attrs.field(factory=Network)
+    roles: Mapping[str, Role] = attrs.field(factory=dict)
+    disks: Mapping[str, DiskRule] = attrs.field(factory=lambda: {"only": DiskRule()})
+    layouts: Mapping[str, Layout] = attrs.field(factory=lambda: {"default": Layout()})
+    blades: Mapping[str, Blade] = attrs.field(factory=dict)
+
+    def __attrs_post_init__(self) -> None:
+        if not re.fullmatch(r"[0-9a-f]{32}", self.id):
+            raise ConfigError(
+                f"not a cluster id: {self.id!r}", "32 hexadecimal digits, as `bladeroot init` makes"
+            )
+        for blade in self.blades.values():
+            self._check_references(blade)
+        self._check_unique(
+            "MAC address", ((mac, blade.name) for blade in self.blades.values() for mac in blade.macs)
+        )
+        self._check_unique("UUID", ((blade.uuid, blade.name) for blade in self.blades.values()))
+        addresses = (
+            (blade.address and str(ip_interface(blade.address).ip), blade.name)
+            for blade in self.blades.values()
+        )
+        self._check_unique("address", addresses)
+
+    def blade(self, name: str) -> Blade:
+        """The blade of that name. Raises InventoryError."""
+        try:
+            return self.blades[name]
+        except KeyError:
+            raise InventoryError(
+                f"no blade {name!r} in cluster {self.name}", "see `bladeroot blades list`"
+            ) from None
+
+    def disk_rule(self, blade: Blade) -> DiskRule:
+        """The rule that chooses the blade's disk."""
+        return self.disks[blade.disk]
+
+    def layout(self, blade: Blade) -> Layout:
+        """How the blade's disk is cut."""
+        return self.layouts[blade.layout]
+
+    def _check_references(self, blade: Blade) -> None:
+        for kind, name, known in (
+            ("role", blade.role, self.roles),
+            ("disk rule", blade.disk, self.disks),
+            ("layout", blade.layout, self.layouts),
+        ):
+            if name not in known:
+                hint = f"there is: {', '.join(sorted(known)) or 'none'}"
+                raise InventoryError(f"blade {blade.name}: no {kind} {name!r}", hint)
+
+    @staticmethod
+    def _check_unique(what: str, pairs: Iterable[tuple[str | None, str]]) -> None:
+        seen: dict[str, str] = {}
+        for key, owner in pairs:
+            if key and key in seen:
+                raise InventoryError(
+                    f"{what} {key} is given to two blades: {seen[key]} and {owner}", "give each blade its own"
+                )
+            if key:
+                seen[key] = owner

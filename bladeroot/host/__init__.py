@@ -1,0 +1,1 @@
+"""The machine: one module for each of its resources."""

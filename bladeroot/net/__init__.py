@@ -1,0 +1,1 @@
+"""The network: discovery, the swarm, and the control service."""

@@ -1,0 +1,1 @@
+"""Use cases, as lists of steps."""
