@@ -21,10 +21,12 @@ _Message = TypeVar("_Message")
 _DAMAGE_HINT = "it may come from a newer version of bladeroot, or be damaged"
 
 
+_PLAIN = (str, int, bool, bytes, float)
+
+
 def _make_converter() -> cattrs.Converter:
     converter = cattrs.Converter(detailed_validation=False)
-    for plain in (str, int, bool, bytes, float):
-        converter.register_structure_hook(plain, _strictly)
+    converter.register_structure_hook_func(lambda expected: expected in _PLAIN, _strictly)
     return converter
 
 
