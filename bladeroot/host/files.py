@@ -1,0 +1,57 @@
+"""Files that are either whole and on disk, or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bladeroot.errors import DepotFullError
+
+
+def write_atomically(path: Path, data: bytes | str, *, mode: int = 0o644) -> None:
+    """
+    Replace `path` by these bytes at once: after a crash it is the old file or the new one.
+
+    The new file is private until it is whole. Raises DepotFullError where there is no room.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
+    payload = data.encode() if isinstance(data, str) else data
+    try:
+        with explain_full_disk(path):
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            with open(descriptor, "wb") as stream:
+                stream.write(payload)
+                stream.flush()
+                os.fchmod(descriptor, mode)
+                os.fsync(descriptor)
+            temporary.rename(path)
+            sync_directory(path.parent)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+        raise
+
+
+def sync_directory(path: Path) -> None:
+    """Make renames in a directory last."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def explain_full_disk(path: Path) -> Iterator[None]:
+    """Turn "no space" and "quota exceeded" inside the block into a DepotFullError that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            hint = "make room there, or drop old generations with `bladeroot generations prune`"
+            raise DepotFullError(f"no room left for {path}", hint) from error
+        raise
