@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bladeroot.errors import DepotFullError
+
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def write_atomically(path: Path, data: bytes | str, *, mode: int = 0o644) -> None:
@@ -55,3 +58,14 @@ def explain_full_disk(path: Path) -> Iterator[None]:
             hint = "make room there, or drop old generations with `bladeroot generations prune`"
             raise DepotFullError(f"no room left for {path}", hint) from error
         raise
+
+
+def sync_filesystem(path: Path) -> None:
+    """Put everything of the filesystem that `path` is on onto its disk, and nothing of others (syncfs(2))."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if _libc.syncfs(descriptor) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(path))
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,376 @@
+"""
+A blade's own store of generations: what it can seed, install from and be root with.
+
+```
+frames/<2 hex>/<file root>            each file of any artefact, once; only verified bytes get here
+artefacts/<info-hash>/torrent         its metadata
+artefacts/<info-hash>/<name>/<file>   hard links to frames; the swarm reads and writes here
+artefacts/<info-hash>/complete        empty: every file is there and verified
+generations/<serial>/manifest         the signed manifest; written last
+identity/                             what makes a blade itself and survives a reimage
+```
+
+A frame's link count says who needs it, so pruning needs no bookkeeping.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from attrs import frozen
+
+from bladeroot.core import wire
+from bladeroot.core.manifest import (
+    MANIFEST_LIMIT_BYTES,
+    Artefact,
+    ArtefactKind,
+    Manifest,
+    SignedManifest,
+    accept_manifest,
+)
+from bladeroot.core.signing import PublicKey
+from bladeroot.core.torrentfile import Torrent, TorrentFile, build_torrent, hash_file_root, parse_torrent
+from bladeroot.errors import ArtefactError, DepotError, DepotFullError
+from bladeroot.events import Progress, Reporter, ignore
+from bladeroot.host.files import explain_full_disk, sync_filesystem, write_atomically
+
+DEFAULT_DEPOT = Path("/var/lib/bladeroot")
+_ENVELOPE_LIMIT_BYTES = MANIFEST_LIMIT_BYTES + 4096
+_RESERVE_BYTES = 16 << 20
+"""Left free on the depot's filesystem for manifests, metadata and the operator's own breathing."""
+
+
+@frozen(kw_only=True)
+class PrunedDepot:
+    """What pruning dropped, or would drop."""
+
+    serials: tuple[int, ...]
+    artefacts: tuple[str, ...]
+    frames: int
+    freed_bytes: int
+
+
+class Depot:
+    """The store in a directory. Many may read it; who changes it holds its lock."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path) -> Depot:
+        """The depot at `path`, made if it is not there. Raises DepotError."""
+        try:
+            for name in ("frames", "artefacts", "generations", "identity"):
+                (path / name).mkdir(parents=True, exist_ok=True)
+            (path / "identity").chmod(0o700)
+        except OSError as error:
+            raise DepotError(f"cannot make a depot in {path}: {error.strerror}") from error
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> Depot:
+        """The depot at `path`, which must be one. Raises DepotError."""
+        if not (path / "generations").is_dir():
+            raise DepotError(
+                f"no depot in {path}", "`bladeroot publish` makes one; --depot names another place"
+            )
+        return cls(path)
+
+    @property
+    def identity(self) -> Path:
+        """Where the blade's machine-id and host keys outlive a reimage."""
+        return self.path / "identity"
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Be the only one that changes the depot. Raises DepotError at once if another is."""
+        descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise DepotError(f"another bladeroot is changing {self.path}", "wait for it to end") from None
+            yield
+        finally:
+            os.close(descriptor)
+
+    def check_room(self, size_bytes: int) -> None:
+        """Raise DepotFullError now if that many bytes will not fit."""
+        free = shutil.disk_usage(self.path).free
+        if free < size_bytes + _RESERVE_BYTES:
+            hint = "make room there, or drop old generations with `bladeroot generations prune`"
+            raise DepotFullError(
+                f"{size_bytes >> 20} MiB do not fit into {self.path}: {free >> 20} MiB are free", hint
+            )
+
+    # Generations
+
+    def serials(self) -> list[int]:
+        """The serials of all generations, lowest first."""
+        names = [entry.parent.name for entry in (self.path / "generations").glob("*/manifest")]
+        return sorted(int(name) for name in names if name.isdecimal())
+
+    def read_manifest(self, serial: int) -> SignedManifest:
+        """A generation's signed manifest, unchecked. Raises DepotError."""
+        try:
+            data = self._manifest_path(serial).read_bytes()
+        except FileNotFoundError:
+            have = ", ".join(map(str, self.serials())) or "none"
+            raise DepotError(f"no generation {serial} in {self.path}", f"there is: {have}") from None
+        return wire.decode(SignedManifest, data, _ENVELOPE_LIMIT_BYTES)
+
+    def load(self, serial: int, trusted_keys: Collection[PublicKey], cluster_id: str) -> Manifest:
+        """A generation's manifest, checked. Raises DepotError, TrustError."""
+        manifest = accept_manifest(self.read_manifest(serial), trusted_keys, cluster_id)
+        if manifest.serial != serial:
+            raise DepotError(f"{self._manifest_path(serial)} is the manifest of generation {manifest.serial}")
+        return manifest
+
+    def is_whole(self, manifest: Manifest) -> bool:
+        """Whether every artefact of the generation is here."""
+        return all(self.has(artefact.info_hash) for artefact in manifest.artefacts)
+
+    def add_generation(self, signed: SignedManifest, manifest: Manifest) -> None:
+        """
+        Make a generation part of the depot: the last step, when all its artefacts are here.
+
+        Raises DepotError if they are not, or if the serial is another generation's already.
+        """
+        missing = [artefact.kind for artefact in manifest.artefacts if not self.has(artefact.info_hash)]
+        if missing:
+            raise DepotError(f"generation {manifest.serial} lacks its artefacts: {', '.join(missing)}")
+        path = self._manifest_path(manifest.serial)
+        if path.exists() and self.read_manifest(manifest.serial).hash != signed.hash:
+            raise DepotError(
+                f"{path} is another generation with the same serial", "neither was dropped: look into it"
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, wire.encode(signed))
+
+    # Artefacts
+
+    def has(self, info_hash: str) -> bool:
+        """Whether the artefact is here, whole and verified."""
+        return (self._artefact(info_hash) / "complete").exists()
+
+    def save_path(self, info_hash: str) -> Path:
+        """The directory that a swarm reads and writes the artefact's torrent in."""
+        return self._artefact(info_hash)
+
+    def torrent(self, info_hash: str) -> bytes:
+        """The artefact's `.torrent`. Raises DepotError."""
+        try:
+            return (self._artefact(info_hash) / "torrent").read_bytes()
+        except FileNotFoundError:
+            raise DepotError(f"no artefact {info_hash} in {self.path}") from None
+
+    def read_torrent(self, info_hash: str) -> Torrent:
+        """The artefact's metadata, checked against its name. Raises DepotError, ArtefactError."""
+        return parse_torrent(self.torrent(info_hash), info_hash)
+
+    def artefact_files(self, info_hash: str) -> list[Path]:
+        """The artefact's files in the torrent's order. Raises DepotError, ArtefactError."""
+        torrent = self.read_torrent(info_hash)
+        return [self._artefact(info_hash) / torrent.name / file.name for file in torrent.files]
+
+    def read_file(self, info_hash: str, name: str) -> bytes:
+        """One file of an artefact, checked. Raises DepotError, ArtefactError."""
+        torrent = self.read_torrent(info_hash)
+        for file in torrent.files:
+            if file.name == name:
+                return self._read_checked(self._artefact(info_hash) / torrent.name / name, file)
+        raise DepotError(f"artefact {info_hash[:16]} has no file {name!r}")
+
+    def begin_artefact(self, torrent_bytes: bytes, info_hash: str) -> Torrent:
+        """
+        Prepare to fetch an artefact: frames that other generations have are linked in, not fetched.
+
+        Raises ArtefactError for a torrent that is not what was signed, DepotFullError.
+        """
+        torrent = parse_torrent(torrent_bytes, info_hash)
+        directory = self._artefact(info_hash) / torrent.name
+        if self.has(info_hash):
+            return torrent
+        directory.mkdir(parents=True, exist_ok=True)
+        missing_bytes = 0
+        for file in torrent.files:
+            target, frame = directory / file.name, self._frame(file.root)
+            if frame.exists():
+                _link(frame, target)
+            elif not target.exists():
+                missing_bytes += file.size_bytes
+        self.check_room(missing_bytes)
+        write_atomically(self._artefact(info_hash) / "torrent", torrent_bytes)
+        return torrent
+
+    def finish_artefact(self, info_hash: str) -> None:
+        """
+        Say that every file of the artefact was written and verified by who fetched it.
+
+        Raises ArtefactError if a file is not there in its full size.
+        """
+        torrent = self.read_torrent(info_hash)
+        directory = self._artefact(info_hash) / torrent.name
+        for file in torrent.files:
+            path = directory / file.name
+            if not path.is_file() or path.stat().st_size != file.size_bytes:
+                raise ArtefactError(f"{path} is not whole", "start again: what is there is not fetched again")
+            self.take_frame(path, file)
+        sync_filesystem(self.path)
+        (self._artefact(info_hash) / "complete").touch()
+
+    @contextmanager
+    def new_artefact(self) -> Iterator[ArtefactWriter]:
+        """Write an artefact of one's own making; nothing is left of it unless `finish` was reached."""
+        directory = Path(tempfile.mkdtemp(prefix=".new-", dir=self.path / "artefacts"))
+        try:
+            yield ArtefactWriter(self, directory)
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+
+    # Keeping it sound and small
+
+    def find_damage(self, artefact: Artefact, reporter: Reporter = ignore) -> list[str]:
+        """Read an artefact through and say, a line each, which files do not have their hash."""
+        torrent = self.read_torrent(artefact.info_hash)
+        directory = self._artefact(artefact.info_hash) / torrent.name
+        problems, done = [], 0
+        for file in torrent.files:
+            try:
+                self._read_checked(directory / file.name, file)
+            except ArtefactError as error:
+                problems.append(str(error))
+            done += file.size_bytes
+            reporter(Progress(step=f"verify {artefact.kind}", done=done, total=torrent.size_bytes))
+        return problems
+
+    def prune(self, keep: int, *, dry_run: bool = False) -> PrunedDepot:
+        """Drop all but the `keep` highest generations, then artefacts and frames that nothing needs."""
+        serials = self.serials()
+        doomed = serials[: max(0, len(serials) - keep)]
+        needed = {hash_ for serial in serials if serial not in doomed for hash_ in self._needs(serial)}
+        unneeded = [path for path in (self.path / "artefacts").iterdir() if path.name not in needed]
+        links: dict[int, int] = {}
+        for path in unneeded:
+            for file in path.glob("*/*"):
+                inode = file.stat().st_ino
+                links[inode] = links.get(inode, 0) + 1
+        garbage = [
+            (frame, status.st_size)
+            for frame in (self.path / "frames").glob("*/*")
+            if (status := frame.stat()).st_nlink - links.get(status.st_ino, 0) <= 1
+        ]
+        if not dry_run:
+            for serial in doomed:
+                shutil.rmtree(self._manifest_path(serial).parent)
+            for path in unneeded:
+                shutil.rmtree(path)
+            for frame, _size in garbage:
+                frame.unlink()
+        return PrunedDepot(
+            serials=tuple(doomed),
+            artefacts=tuple(path.name for path in unneeded if not path.name.startswith(".")),
+            frames=len(garbage),
+            freed_bytes=sum(size for _frame, size in garbage),
+        )
+
+    def _needs(self, serial: int) -> list[str]:
+        body = self.read_manifest(serial).body
+        manifest = wire.decode(Manifest, body, MANIFEST_LIMIT_BYTES)
+        return [artefact.info_hash for artefact in manifest.artefacts]
+
+    # Paths
+
+    def _manifest_path(self, serial: int) -> Path:
+        return self.path / "generations" / str(serial) / "manifest"
+
+    def _artefact(self, info_hash: str) -> Path:
+        return self.path / "artefacts" / info_hash
+
+    def _frame(self, root: bytes) -> Path:
+        name = root.hex()
+        return self.path / "frames" / name[:2] / name
+
+    def take_frame(self, path: Path, file: TorrentFile) -> None:
+        """
+        Keep a verified file as the frame that it is; a damaged frame of that name is mended in place,
+        so that every artefact that has it is whole again.
+        """
+        frame = self._frame(file.root)
+        if not frame.exists():
+            frame.parent.mkdir(exist_ok=True)
+            _link(path, frame)
+        elif not frame.samefile(path) and hash_file_root(frame.read_bytes()) != file.root:
+            with explain_full_disk(frame):
+                frame.write_bytes(path.read_bytes())
+
+    def link_frame(self, root: bytes, target: Path) -> None:
+        """Give an artefact its frame."""
+        _link(self._frame(root), target)
+
+    @staticmethod
+    def _read_checked(path: Path, file: TorrentFile) -> bytes:
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise ArtefactError(f"{path}: {error.strerror}") from error
+        if len(data) != file.size_bytes or hash_file_root(data) != file.root:
+            raise ArtefactError(
+                f"{path} does not have the bytes that were signed", "fetch or publish it again"
+            )
+        return data
+
+
+class ArtefactWriter:
+    """An artefact in the making, in a directory that is thrown away unless it is finished."""
+
+    def __init__(self, depot: Depot, directory: Path) -> None:
+        self._depot = depot
+        self._directory = directory
+
+    def write(self, name: str, data: bytes) -> None:
+        """Add a file. Safe to call from several threads. Raises DepotFullError."""
+        path = self._directory / name
+        with explain_full_disk(self._depot.path):
+            path.write_bytes(data)
+
+    def add_file(self, name: str, data: bytes) -> TorrentFile:
+        """Add a file and hash it."""
+        self.write(name, data)
+        return TorrentFile(name, len(data), hash_file_root(data))
+
+    def finish(self, kind: ArtefactKind, files: Sequence[TorrentFile], raw_size_bytes: int) -> Artefact:
+        """Put the artefact into the depot; whatever frames it has already are shared, not stored twice."""
+        depot = self._depot
+        torrent_bytes = build_torrent(kind, files)
+        torrent = parse_torrent(torrent_bytes)
+        if not depot.has(torrent.info_hash):
+            directory = depot.save_path(torrent.info_hash) / torrent.name
+            directory.mkdir(parents=True, exist_ok=True)
+            for file in torrent.files:
+                depot._keep_frame(self._directory / file.name, file.root)
+                _link(depot._frame(file.root), directory / file.name)
+            write_atomically(depot.save_path(torrent.info_hash) / "torrent", torrent_bytes)
+            depot.finish_artefact(torrent.info_hash)
+        return Artefact(
+            kind=kind,
+            info_hash=torrent.info_hash,
+            size_bytes=torrent.size_bytes,
+            raw_size_bytes=raw_size_bytes,
+            piece_length=torrent.piece_length,
+            files=len(torrent.files),
+        )
+
+
+def _link(source: Path, target: Path) -> None:
+    if target.exists():
+        if target.samefile(source):
+            return
+        target.unlink()
+    os.link(source, target)
