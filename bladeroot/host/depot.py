@@ -354,8 +354,8 @@ class ArtefactWriter:
             directory = depot.save_path(torrent.info_hash) / torrent.name
             directory.mkdir(parents=True, exist_ok=True)
             for file in torrent.files:
-                depot._keep_frame(self._directory / file.name, file.root)
-                _link(depot._frame(file.root), directory / file.name)
+                depot.take_frame(self._directory / file.name, file)
+                depot.link_frame(file.root, directory / file.name)
             write_atomically(depot.save_path(torrent.info_hash) / "torrent", torrent_bytes)
             depot.finish_artefact(torrent.info_hash)
         return Artefact(
