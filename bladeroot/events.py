@@ -7,8 +7,8 @@ stream; an event carries no clock, so whoever writes it down adds the time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import attrs
 from attrs import frozen
@@ -113,10 +113,8 @@ EVENT_CLASSES: tuple[type[Event], ...] = (
 _BY_NAME = {event_class.__name__: event_class for event_class in EVENT_CLASSES}
 
 
-class Reporter(Protocol):
-    """Whoever wants to hear: called from any thread, must not block and must not raise."""
-
-    def __call__(self, event: Event) -> None: ...
+Reporter = Callable[[Event], None]
+"""Whoever wants to hear: called from any thread, must not block and must not raise."""
 
 
 def ignore(event: Event) -> None:

@@ -8,6 +8,7 @@ the class does not have are passed over, so that an older blade reads a newer ro
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Any, TypeVar
 
 import cattrs
@@ -21,17 +22,17 @@ _Message = TypeVar("_Message")
 _DAMAGE_HINT = "it may come from a newer version of bladeroot, or be damaged"
 
 
-_PLAIN = (str, int, bool, bytes, float)
-
-
 def _make_converter() -> cattrs.Converter:
     converter = cattrs.Converter(detailed_validation=False)
-    converter.register_structure_hook_func(lambda expected: expected in _PLAIN, _strictly)
+    for plain in (str, int, bool, bytes, float):
+        converter.register_structure_hook(plain, _strictly)
     return converter
 
 
 def _strictly(value: Any, expected: type[Any]) -> Any:
     """Take a plain value only if it already is one: the network does not get to have things converted."""
+    if issubclass(expected, Enum):  # a StrEnum is a str to the converter
+        return expected(value)
     if type(value) is not expected and not (expected is float and type(value) is int):
         raise TypeError(f"expected {expected.__name__}, found {type(value).__name__}")
     return value
