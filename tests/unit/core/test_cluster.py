@@ -56,8 +56,9 @@ def test_two_blades_with_one_address_or_uuid() -> None:
     ("field", "what"), [("role", "role 'nope'"), ("disk", "disk rule 'nope'"), ("layout", "layout 'nope'")]
 )
 def test_a_name_that_nothing_has(field: str, what: str) -> None:
+    changes: dict[str, Any] = {field: "nope"}
     with pytest.raises(InventoryError, match=f"blade a: no {what}"):
-        make_cluster(attrs.evolve(Blade(name="a", role="web"), **{field: "nope"}))
+        make_cluster(attrs.evolve(Blade(name="a", role="web"), **changes))
 
 
 @pytest.mark.parametrize("name", ["", "-a", "a-", "Web01", "a.b", "a_b", "x" * 64, "web01\n"])
