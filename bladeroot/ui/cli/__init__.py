@@ -1,0 +1,92 @@
+"""
+The command line: a thin face on the package. `main` is the only place that turns errors into text.
+
+A verb is a module here with `add_parser(verbs)`, which makes its parser with `parser.add_verb` and sets
+`run=function(args, out) -> int`. Its name stands in `VERBS`; heavy imports belong into `run`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from bladeroot.errors import BladerootError, InterruptedByUserError
+from bladeroot.ui.cli.output import Output
+from bladeroot.ui.cli.parser import add_verbs, make_global_parser, make_parser
+
+VERBS = (
+    "init",
+    "blades",
+    "snapshot",
+    "overlay",
+    "publish",
+    "generations",
+    "promote",
+    "install",
+    "status",
+    "lab",
+    "help",
+)
+"""Every verb, in the order of `--help`; each is a module of this package."""
+
+EXIT_BUG = 1
+EXIT_PIPE_CLOSED = 141
+"""As of a program that SIGPIPE ended (128 + 13): what a shell shows for `bladeroot … | head`."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code. Ends by SystemExit only for --help and --version."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    out = Output(as_json="--json" in words)
+    debug = "--debug" in words or bool(os.environ.get("BLADEROOT_DEBUG"))
+    try:
+        args = build_parser(words).parse_args(words)
+        out = Output(as_json=args.json, quiet=args.quiet, verbose=args.verbose)
+        code: int = args.run(args, out)
+        sys.stdout.flush()
+    except BladerootError as error:
+        if debug:
+            traceback.print_exc()
+        out.error(error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        out.error(InterruptedByUserError("stopped"))
+        return InterruptedByUserError.exit_code
+    except BrokenPipeError:
+        # what is still buffered must not raise again when the interpreter ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_PIPE_CLOSED
+    except Exception as error:  # the last line of defence: a bug is one line too
+        if debug:
+            traceback.print_exc()
+        hint = "" if debug else "run it again with --debug for the traceback, and report it"
+        out.error(BladerootError(f"this is a bug: {type(error).__name__}: {error}", hint))
+        return EXIT_BUG
+    return code
+
+
+def build_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """The whole parser; only of the verb that `words` name where they name one, which starts quicker."""
+    parser = make_parser()
+    verbs = add_verbs(parser)
+    verb = _find_verb(words)
+    for name in (verb,) if verb in VERBS else VERBS:
+        module_name = f"{__name__}.{name}"
+        if importlib.util.find_spec(module_name) is not None:
+            importlib.import_module(module_name).add_parser(verbs)
+    return parser
+
+
+def _find_verb(words: Sequence[str]) -> str:
+    try:
+        _, rest = make_global_parser().parse_known_args(
+            [word for word in words if word not in ("-h", "--help")]
+        )
+    except BladerootError:
+        return ""
+    return rest[0] if rest else ""

@@ -1,0 +1,67 @@
+"""The global options as the things they mean: the cluster folder, the depot, the operator's key."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bladeroot.core.signing import SecretKey
+from bladeroot.errors import SigningKeyError
+from bladeroot.ops.folder import ClusterFolder
+
+if TYPE_CHECKING:
+    from bladeroot.host.depot import Depot
+
+DEFAULT_DEPOT = Path("/var/lib/bladeroot")
+
+
+def open_folder(args: argparse.Namespace) -> ClusterFolder:
+    """The cluster folder of --cluster, $BLADEROOT_CLUSTER or /etc/bladeroot."""
+    return ClusterFolder.open(args.cluster)
+
+
+def depot_path(args: argparse.Namespace) -> Path:
+    """--depot, $BLADEROOT_DEPOT or /var/lib/bladeroot."""
+    if args.depot is not None:
+        return Path(args.depot)
+    chosen = os.environ.get("BLADEROOT_DEPOT")
+    return Path(chosen) if chosen else DEFAULT_DEPOT
+
+
+def open_depot(args: argparse.Namespace) -> Depot:
+    """The depot of --depot, $BLADEROOT_DEPOT or /var/lib/bladeroot."""
+    from bladeroot.host.depot import Depot
+
+    return Depot(depot_path(args))
+
+
+def read_secret_key(args: argparse.Namespace, folder: ClusterFolder) -> SecretKey:
+    """The operator's key of --key, $BLADEROOT_KEY or ~/.config/bladeroot; may ask for its passphrase."""
+    return folder.secret_key(ask_passphrase, args.key)
+
+
+def ask_passphrase(prompt: str) -> str:
+    """From the file of $BLADEROOT_PASSPHRASE_FILE, else from the terminal. Raises SigningKeyError."""
+    file = os.environ.get("BLADEROOT_PASSPHRASE_FILE")
+    if file:
+        return read_passphrase_file(Path(file))
+    if not sys.stdin.isatty():
+        hint = "set BLADEROOT_PASSPHRASE_FILE to a file whose first line it is"
+        raise SigningKeyError("the operator's key has a passphrase, and there is no terminal to ask on", hint)
+    return getpass.getpass(prompt)
+
+
+def read_passphrase_file(path: Path) -> str:
+    """The first line of a file. Raises SigningKeyError."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise SigningKeyError(f"cannot read the passphrase file {path}: {reason}") from None
+    if not lines or not lines[0]:
+        raise SigningKeyError(f"the passphrase file {path} has an empty first line")
+    return lines[0]
