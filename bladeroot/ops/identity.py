@@ -1,0 +1,70 @@
+"""
+What makes an installed blade itself: machine-id, SSH host keys, fstab, and the record of the install.
+
+machine-id and host keys are made once and kept in the depot's `identity/`, on the `data` partition: a
+reimaged blade is the same machine to its log server and to everybody's known_hosts.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bladeroot.host.files import write_atomically
+from bladeroot.host.run import run
+
+_HOST_KEYS = "ssh_host_*_key*"
+_KEYGEN_TIMEOUT_S = 300.0
+INSTALLED_FILE = Path("etc/bladeroot/installed.json")
+
+
+def write_machine_id(slot: Path, identity: Path) -> str:
+    """Give the tree the blade's machine-id, a new one if the blade has none (machine-id(5))."""
+    kept = identity / "machine-id"
+    if not kept.exists():
+        write_atomically(kept, secrets.token_hex(16) + "\n", mode=0o444)
+    machine_id = kept.read_text(encoding="ascii")
+    write_atomically(slot / "etc/machine-id", machine_id, mode=0o444)
+    dbus = slot / "var/lib/dbus/machine-id"
+    if dbus.is_file() and not dbus.is_symlink():
+        dbus.unlink()
+        dbus.symlink_to("/etc/machine-id")
+    return machine_id.strip()
+
+
+def write_host_keys(slot: Path, identity: Path) -> bool:
+    """
+    Give the tree the blade's SSH host keys, new ones if the blade has none; False without an sshd.
+
+    The tree's own ssh-keygen makes them, so they are of the kinds that its sshd wants.
+    """
+    ssh = slot / "etc/ssh"
+    if not (slot / "usr/bin/ssh-keygen").exists() or not ssh.is_dir():
+        return False
+    for stale in ssh.glob(_HOST_KEYS):
+        stale.unlink()
+    if not any(identity.glob(_HOST_KEYS)):
+        run(["chroot", slot, "/usr/bin/ssh-keygen", "-A"], timeout_s=_KEYGEN_TIMEOUT_S)
+        for key in sorted(ssh.glob(_HOST_KEYS)):
+            _copy_key(key, identity)
+    for key in sorted(identity.glob(_HOST_KEYS)):
+        _copy_key(key, ssh)
+    return True
+
+
+def write_installed(slot: Path, facts: Mapping[str, Any]) -> None:
+    """Record on the blade's own disk what was installed: what it goes by, whatever a root believes."""
+    path = slot / INSTALLED_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(dict(facts), indent=2, sort_keys=True) + "\n")
+
+
+def _copy_key(key: Path, directory: Path) -> None:
+    target = directory / key.name
+    if key.resolve() != target.resolve():
+        shutil.copyfile(key, target)
+    target.chmod(0o644 if key.suffix == ".pub" else 0o600)
