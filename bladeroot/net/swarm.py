@@ -1,0 +1,552 @@
+"""
+The swarm: fetching and giving artefacts over BitTorrent. The one door to libtorrent.
+
+Every artefact is a v2 torrent in which each file is one piece (`core.torrentfile`), so piece number i is
+file number i, and a verified piece is handed on as a whole file.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self, cast
+
+import libtorrent as lt
+
+from bladeroot.core.torrentfile import Torrent, parse_torrent
+from bladeroot.errors import (
+    ArtefactError,
+    BladerootError,
+    DepotError,
+    DepotFullError,
+    InterruptedByUserError,
+    NetworkError,
+    PortTakenError,
+)
+from bladeroot.events import Note, Reporter, SwarmStats, Warned, ignore
+from bladeroot.net.swarmsettings import MAX_PEERS_PER_TORRENT, make_settings
+
+Address = tuple[str, int]
+"""An IP address and a TCP port."""
+OnPiece = Callable[[str, bytes], None]
+"""Takes a file's name and its verified bytes. May block; may raise, which ends the fetch."""
+
+DEFAULT_SWARM_PORT = 7475
+_READ_AHEAD_BYTES = 32 << 20
+"""Verified bytes that wait for `on_piece`, at most (but always room for two pieces)."""
+_TICK_S = 1.0
+_POLL_MS = 200
+_STALL_S = 30.0
+_LISTEN_TIMEOUT_S = 10.0
+_FLUSH_TIMEOUT_S = 120.0
+
+
+class Swarm:
+    """
+    A machine's membership in swarms: one session, one port, any number of artefacts.
+
+    Use it as a context manager; leaving it ends all fetching and giving. Every method may be called from
+    any thread. `port` 0 takes a free one. Rates are bytes per second, 0 for no limit. Once a second the
+    reporter gets a `SwarmStats` for each artefact in which something happens. Raises PortTakenError.
+    """
+
+    def __init__(
+        self,
+        *,
+        port: int = DEFAULT_SWARM_PORT,
+        reporter: Reporter = ignore,
+        addresses: Sequence[str] = ("0.0.0.0",),  # noqa: S104 - a blade serves its whole room
+        root_address: str | None = None,
+        upload_limit: int = 0,
+        download_limit: int = 0,
+    ) -> None:
+        self._reporter = reporter
+        self._root_address = root_address
+        self._members: dict[str, _Member] = {}
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        parameters = lt.session_params()
+        settings = make_settings(
+            addresses=addresses, port=port, upload_limit=upload_limit, download_limit=download_limit
+        )
+        parameters.settings = cast("lt.settings_pack", settings)
+        parameters.disk_io_constructor = "posix_disk_io_constructor"
+        self._session = lt.session(parameters)
+        _limit_local_peers_too(self._session)
+        self.port = self._wait_until_listening(addresses, port)
+        """The TCP port that this member listens on."""
+        self._pump = threading.Thread(target=self._run_pump, name="swarm-alerts", daemon=True)
+        self._pump.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _value: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave all swarms and free the port. A fetch that still runs ends with NetworkError."""
+        if self._stopping.is_set():
+            return
+        self._stopping.set()
+        for member in self._find_members():
+            member.fail(NetworkError(f"{member.label}: the swarm was left before the artefact was complete"))
+        self._pump.join()
+        self._session.pause()
+        del self._session
+
+    def seed(self, torrent: bytes, save_path: Path, *, peers: Iterable[Address] = ()) -> str:
+        """
+        Give an artefact that is complete and verified under `save_path`; returns its info-hash.
+
+        The files are trusted. Raises DepotError if one is missing or has another size.
+        """
+        parsed = parse_torrent(torrent)
+        for file in parsed.files:
+            path = save_path / parsed.name / file.name
+            if not path.is_file() or path.stat().st_size != file.size_bytes:
+                hint = "see `bladeroot generations verify`"
+                raise DepotError(f"{path} is missing or does not have {file.size_bytes} bytes", hint)
+        with self._lock:
+            if parsed.info_hash not in self._members:
+                self._join(torrent, parsed, save_path, wanted=None, peers=peers, trusted=True)
+        return parsed.info_hash
+
+    def fetch(
+        self,
+        torrent: bytes,
+        save_path: Path,
+        *,
+        peers: Iterable[Address] = (),
+        wanted: Collection[str] | None = None,
+        on_piece: OnPiece | None = None,
+        cancel: threading.Event | None = None,
+        deadline_s: float | None = None,
+    ) -> SwarmStats:
+        """
+        Fetch an artefact's files (or those `wanted`), and go on giving them until closed.
+
+        `on_piece` is called in this thread for every wanted file exactly once, in any order; what is
+        already there is checked first, and handed over without fetching it. Returns when everything is
+        in the files (but not yet synced to the disk). Without a deadline it waits for ever, and warns
+        when nothing comes. A fetch that fails leaves the swarm, if it was the one that joined it.
+
+        Raises ArtefactError for an unknown file name, DepotFullError, DepotError, NetworkError (deadline),
+        InterruptedByUserError (cancel), and what `on_piece` raises.
+        """
+        parsed = parse_torrent(torrent)
+        numbers = _choose_pieces(parsed, wanted)
+        with self._lock:
+            known = self._members.get(parsed.info_hash)
+            if known is None:
+                save_path.mkdir(parents=True, exist_ok=True)
+                member = self._join(torrent, parsed, save_path, wanted=numbers, peers=peers, trusted=False)
+            else:
+                member = known
+                member.want_more(numbers)
+                member.add_peers(peers)
+        fetch = _Fetch(member, numbers, on_piece)
+        member.begin(fetch)
+        try:
+            fetch.run(cancel, deadline_s)
+        except BaseException:
+            if not self._stopping.is_set() and (known is None or member.failure is not None):
+                self.remove(parsed.info_hash)
+            raise
+        finally:
+            member.end(fetch)
+        return member.measure(self._root_address)
+
+    def add_peers(self, info_hash: str, peers: Iterable[Address]) -> None:
+        """Tell of members to connect to. Raises DepotError for an artefact that is not in the session."""
+        self._member(info_hash).add_peers(peers)
+
+    def stats(self, info_hash: str) -> SwarmStats:
+        """The artefact's swarm as seen from here, now. Raises DepotError like `add_peers`."""
+        return self._member(info_hash).measure(self._root_address)
+
+    def info_hashes(self) -> tuple[str, ...]:
+        """The artefacts that are being fetched or given."""
+        return tuple(member.torrent.info_hash for member in self._find_members())
+
+    def remove(self, info_hash: str) -> None:
+        """Leave one swarm; the files stay. Does nothing for an artefact that is not in the session."""
+        with self._lock:
+            member = self._members.pop(info_hash, None)
+        if member is not None:
+            self._session.remove_torrent(member.handle)
+
+    def set_upload_limit(self, bytes_per_s: int) -> None:
+        """Give at most so much from now on; 0 for no limit."""
+        self._session.apply_settings({"upload_rate_limit": bytes_per_s})
+
+    def _join(
+        self,
+        torrent: bytes,
+        parsed: Torrent,
+        save_path: Path,
+        *,
+        wanted: frozenset[int] | None,
+        peers: Iterable[Address],
+        trusted: bool,
+    ) -> _Member:
+        parameters = lt.load_torrent_buffer(torrent)
+        parameters.save_path = str(save_path)
+        parameters.peers = list(peers)
+        parameters.max_connections = MAX_PEERS_PER_TORRENT
+        parameters.flags &= ~(lt.torrent_flags.auto_managed | lt.torrent_flags.paused)
+        if trusted:
+            parameters.flags |= lt.torrent_flags.seed_mode
+            parameters.verified_pieces = [True] * len(parsed.files)
+        elif wanted is not None:
+            parameters.piece_priorities = [4 if i in wanted else 0 for i in range(len(parsed.files))]
+        try:
+            handle = self._session.add_torrent(parameters)
+        except RuntimeError as error:
+            raise ArtefactError(f"{parsed.name} {parsed.info_hash[:16]}: {error}") from error
+        member = _Member(handle, parsed, save_path, self._reporter)
+        self._members[parsed.info_hash] = member
+        return member
+
+    def _member(self, info_hash: str) -> _Member:
+        with self._lock:
+            member = self._members.get(info_hash)
+        if member is None:
+            raise DepotError(f"artefact {info_hash[:16]} is neither being fetched nor given")
+        return member
+
+    def _find_members(self) -> list[_Member]:
+        with self._lock:
+            return list(self._members.values())
+
+    def _wait_until_listening(self, addresses: Sequence[str], port: int) -> int:
+        waiting, until = len(addresses), time.monotonic() + _LISTEN_TIMEOUT_S
+        while waiting and time.monotonic() < until:
+            self._session.wait_for_alert(_POLL_MS)
+            for alert in self._session.pop_alerts():
+                if isinstance(alert, lt.listen_failed_alert):
+                    raise _explain_listening(alert, port)
+                if isinstance(alert, lt.listen_succeeded_alert):
+                    waiting -= 1
+                    port = alert.port
+        return port
+
+    def _run_pump(self) -> None:
+        next_tick = time.monotonic() + _TICK_S
+        while not self._stopping.is_set():
+            self._session.wait_for_alert(_POLL_MS)
+            for alert in self._session.pop_alerts():
+                self._handle_alert(alert)
+            if time.monotonic() >= next_tick:
+                next_tick = time.monotonic() + _TICK_S
+                for member in self._find_members():
+                    stats = member.tick(self._root_address)
+                    if stats is not None:
+                        self._reporter(stats)
+
+    def _handle_alert(self, alert: lt.alert) -> None:
+        if isinstance(alert, lt.alerts_dropped_alert):
+            for member in self._find_members():
+                member.catch_up()
+            return
+        if not isinstance(alert, lt.torrent_alert):
+            return
+        info_hash = alert.handle.info_hashes().v2.to_bytes().hex()
+        with self._lock:
+            subject = self._members.get(info_hash)
+        if subject is not None:
+            subject.handle_alert(alert)
+
+
+class _Member:
+    """One artefact in the session. The pump thread calls `handle_alert` and `tick`, others the rest."""
+
+    def __init__(
+        self, handle: lt.torrent_handle, torrent: Torrent, save_path: Path, reporter: Reporter
+    ) -> None:
+        self.handle = handle
+        self.torrent = torrent
+        self.label = f"{torrent.name} {torrent.info_hash[:16]}"
+        self.failure: BladerootError | None = None
+        self._save_path = save_path
+        self._reporter = reporter
+        self._lock = threading.Lock()
+        self._fetches: list[_Fetch] = []
+        self._ledger = _Ledger()
+        self._last_stats: SwarmStats | None = None
+        self._moved_at = time.monotonic()
+        self._warned_of_stall = False
+
+    def begin(self, fetch: _Fetch) -> None:
+        with self._lock:
+            self._fetches.append(fetch)
+        self.catch_up()
+
+    def end(self, fetch: _Fetch) -> None:
+        with self._lock:
+            self._fetches.remove(fetch)
+
+    def want_more(self, numbers: Collection[int]) -> None:
+        """Raise the priority of pieces that an earlier fetch left out."""
+        self.handle.prioritize_pieces([(number, 4) for number in numbers])
+
+    def add_peers(self, peers: Iterable[Address]) -> None:
+        for peer in peers:
+            self.handle.connect_peer(peer)
+
+    def fail(self, error: BladerootError) -> None:
+        with self._lock:
+            self.failure = self.failure or error
+            fetches = list(self._fetches)
+        for fetch in fetches:
+            fetch.fail(error)
+
+    def catch_up(self) -> None:
+        """Hand over what is there: after joining, after a check, and should an alert have been lost."""
+        fetches = self._current_fetches()
+        if not fetches:
+            return
+        status = self.handle.status(lt.torrent_handle.query_pieces)
+        if status.state in (status.states.checking_files, status.states.checking_resume_data):
+            return
+        present = [number for number, there in enumerate(status.pieces) if there]
+        for fetch in fetches:
+            fetch.offer(present)
+
+    def handle_alert(self, alert: lt.torrent_alert) -> None:
+        if isinstance(alert, lt.piece_finished_alert):
+            for fetch in self._current_fetches():
+                fetch.offer([alert.piece_index])
+        elif isinstance(alert, lt.read_piece_alert):
+            self._take_read(alert)
+        elif isinstance(alert, lt.torrent_checked_alert | lt.torrent_finished_alert):
+            self.catch_up()
+        elif isinstance(alert, lt.cache_flushed_alert):
+            for fetch in self._current_fetches():
+                fetch.flushed.set()
+        elif isinstance(alert, lt.hash_failed_alert):
+            name = self.torrent.files[alert.piece_index].name
+            self._reporter(Note(text=f"{self.label}: {name} came damaged from a peer, fetching it again"))
+        elif isinstance(alert, lt.file_error_alert):
+            self.fail(self._explain(alert.error, alert.filename()))
+        elif isinstance(alert, lt.torrent_error_alert):
+            self.fail(self._explain(alert.error, ""))
+
+    def tick(self, root_address: str | None) -> SwarmStats | None:
+        """Once a second: the state if it has changed; and a warning if a fetch stands still."""
+        self.catch_up()
+        stats, last = self.measure(root_address), self._last_stats
+        self._last_stats = stats
+        now = time.monotonic()
+        if last is None or stats.down_bytes != last.down_bytes or stats.have_bytes != last.have_bytes:
+            self._moved_at, self._warned_of_stall = now, False
+        missing = any(fetch.missing() for fetch in self._current_fetches())
+        if missing and not self._warned_of_stall and now - self._moved_at > _STALL_S:
+            self._warned_of_stall = True
+            text = f"{self.label}: no data for {_STALL_S:.0f} s from {stats.peers} peers"
+            hint = "a peer that has it must be reachable: see `bladeroot status`"
+            self._reporter(Warned(text=text, hint=hint))
+        return None if stats == last else stats
+
+    def measure(self, root_address: str | None) -> SwarmStats:
+        try:
+            status, peers = self.handle.status(0), self.handle.get_peer_info()
+        except RuntimeError as error:  # removed in the meantime
+            raise DepotError(f"{self.label} is neither being fetched nor given") from error
+        with self._lock:
+            self._ledger.note(peers)
+            given = self._ledger.given()
+        return SwarmStats(
+            artefact=self.torrent.name,
+            peers=status.num_peers,
+            sources=sum(1 for amount in given.values() if amount),
+            have_bytes=status.total_done,
+            total_bytes=status.total_wanted,
+            down_bytes=status.total_payload_download,
+            up_bytes=status.total_payload_upload,
+            redundant_bytes=status.total_redundant_bytes,
+            from_root_bytes=given.get(root_address or "", 0),
+            down_rate=status.download_payload_rate,
+            up_rate=status.upload_payload_rate,
+        )
+
+    def _current_fetches(self) -> list[_Fetch]:
+        with self._lock:
+            return list(self._fetches)
+
+    def _take_read(self, alert: lt.read_piece_alert) -> None:
+        if alert.error.value():
+            self.fail(self._explain(alert.error, self.torrent.files[alert.piece].name))
+            return
+        data = alert.buffer
+        for fetch in self._current_fetches():
+            fetch.take(alert.piece, data)
+
+    def _explain(self, error: lt.error_code, file: str) -> BladerootError:
+        if error.value() in (errno.ENOSPC, errno.EDQUOT):
+            hint = "make room there, or drop old generations with `bladeroot generations prune`"
+            return DepotFullError(f"no room left for {self.label} in {self._save_path}", hint)
+        return DepotError(f"{self.label}: {file or self._save_path}: {error.message()}")
+
+
+class _Fetch:
+    """
+    One call of `Swarm.fetch`. Pieces pass through: offered (verified, in a file or about to be) ->
+    being read -> taken -> given to `on_piece`. Only so many are between "being read" and "given".
+    """
+
+    def __init__(self, member: _Member, wanted: frozenset[int], on_piece: OnPiece | None) -> None:
+        self._member = member
+        self._wanted = wanted
+        self._on_piece = on_piece
+        self._most_reads = max(2, _READ_AHEAD_BYTES // member.torrent.piece_length)
+        self._condition = threading.Condition()
+        self._offered: set[int] = set()
+        self._waiting: deque[int] = deque()
+        self._reading: set[int] = set()
+        self._taken: deque[tuple[int, bytes]] = deque()
+        self._in_flight = 0
+        self._given = 0
+        self._failure: BladerootError | None = member.failure
+        self.flushed = threading.Event()
+
+    def missing(self) -> int:
+        """Wanted files that have not come yet."""
+        with self._condition:
+            return len(self._wanted) - len(self._offered)
+
+    def offer(self, numbers: Iterable[int]) -> None:
+        with self._condition:
+            news = [n for n in numbers if n in self._wanted and n not in self._offered]
+            self._offered.update(news)
+            if self._on_piece is None:
+                self._given += len(news)
+            else:
+                self._waiting.extend(news)
+            self._condition.notify()
+        self._read_more()
+
+    def take(self, number: int, data: bytes) -> None:
+        with self._condition:
+            if number in self._reading:
+                self._reading.discard(number)
+                self._taken.append((number, data))
+                self._condition.notify()
+
+    def fail(self, error: BladerootError) -> None:
+        with self._condition:
+            self._failure = self._failure or error
+            self._condition.notify()
+
+    def run(self, cancel: threading.Event | None, deadline_s: float | None) -> None:
+        """Give pieces to `on_piece` until all have been given and are in their files."""
+        until = None if deadline_s is None else time.monotonic() + deadline_s
+        while True:
+            with self._condition:
+                if not self._taken and self._failure is None and self._given < len(self._wanted):
+                    self._condition.wait(0.2)
+                self._check(cancel, until)
+                if self._given == len(self._wanted):
+                    break
+                taken = self._taken.popleft() if self._taken else None
+            if taken is not None and self._on_piece is not None:
+                number, data = taken
+                self._on_piece(self._member.torrent.files[number].name, data)
+                del taken, data
+                with self._condition:
+                    self._given += 1
+                    self._in_flight -= 1
+                self._read_more()
+        self._flush()
+
+    def _read_more(self) -> None:
+        with self._condition:
+            numbers = []
+            while self._waiting and self._in_flight < self._most_reads:
+                self._in_flight += 1
+                numbers.append(self._waiting.popleft())
+            self._reading.update(numbers)
+        for number in numbers:
+            self._member.handle.read_piece(number)
+
+    def _check(self, cancel: threading.Event | None, until: float | None) -> None:
+        if self._failure is not None:
+            raise self._failure
+        if cancel is not None and cancel.is_set():
+            raise InterruptedByUserError(f"{self._member.label}: fetching was cancelled")
+        if until is not None and time.monotonic() > until:
+            missing = len(self._wanted) - self._given
+            raise NetworkError(
+                f"{self._member.label}: {missing} of {len(self._wanted)} files had not come by the deadline"
+            )
+
+    def _flush(self) -> None:
+        self.flushed.clear()
+        self._member.handle.flush_cache()
+        if not self.flushed.wait(_FLUSH_TIMEOUT_S):
+            raise DepotError(f"{self._member.label}: not written after {_FLUSH_TIMEOUT_S:.0f} s")
+        torrent = self._member.torrent
+        for number in self._wanted:
+            path = self._member._save_path / torrent.name / torrent.files[number].name
+            if not path.is_file() or path.stat().st_size != torrent.files[number].size_bytes:
+                raise DepotError(f"{path} is not as long as it was fetched")
+
+
+class _Ledger:
+    """Who gave how much, across reconnections: a connection's counter starts from 0 again."""
+
+    def __init__(self) -> None:
+        self._closed: dict[str, int] = {}
+        self._open: dict[Address, int] = {}
+
+    def note(self, peers: Iterable[lt.peer_info]) -> None:
+        current = {peer.ip: peer.total_download for peer in peers}
+        for endpoint, amount in self._open.items():
+            if current.get(endpoint, -1) < amount:
+                self._closed[endpoint[0]] = self._closed.get(endpoint[0], 0) + amount
+        self._open = current
+
+    def given(self) -> dict[str, int]:
+        """Bytes by address."""
+        total = dict(self._closed)
+        for (address, _port), amount in self._open.items():
+            total[address] = total.get(address, 0) + amount
+        return total
+
+
+def _explain_listening(alert: lt.listen_failed_alert, port: int) -> NetworkError:
+    where = f"{alert.address}:{alert.port or port}"
+    if alert.error.value() == errno.EADDRINUSE:
+        hint = "another bladeroot, or another program, runs here; choose another port"
+        return PortTakenError(f"swarm port {where} is taken", hint)
+    return NetworkError(f"cannot listen for the swarm on {where}: {alert.error.message()}")
+
+
+def _choose_pieces(torrent: Torrent, wanted: Collection[str] | None) -> frozenset[int]:
+    """Piece number i is file number i: each file is one piece, and v2 pieces never span files (BEP 52)."""
+    if wanted is None:
+        return frozenset(range(len(torrent.files)))
+    by_name = {file.name: number for number, file in enumerate(torrent.files)}
+    unknown = sorted(set(wanted) - set(by_name))
+    if unknown:
+        raise ArtefactError(f"{torrent.name} {torrent.info_hash[:16]} has no file {unknown[0]!r}")
+    return frozenset(by_name[name] for name in wanted)
+
+
+def _limit_local_peers_too(session: lt.session) -> None:
+    """By default libtorrent lets peers with private addresses skip slots and rates; here all are private."""
+    everybody = lt.ip_filter()
+    only_global = 1 << lt.session.global_peer_class_id
+    everybody.add_rule("0.0.0.0", "255.255.255.255", only_global)  # noqa: S104
+    everybody.add_rule("::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", only_global)
+    session.set_peer_class_filter(everybody)
