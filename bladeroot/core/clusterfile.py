@@ -13,11 +13,10 @@ from collections.abc import Callable, Iterable, Mapping
 from ipaddress import ip_address, ip_interface
 from typing import Any, NoReturn
 
-import attrs
 from attrs import frozen
 
 from bladeroot.core import tomllines
-from bladeroot.core.cluster import Blade, Cluster, DiskRule, Layout, Network, Role, parse_mac
+from bladeroot.core.cluster import Blade, Cluster, DiskRule, Layout, Network, Role
 from bladeroot.core.sizes import parse_size
 from bladeroot.errors import ConfigError, InventoryError
 
@@ -327,22 +326,3 @@ def _describe(value: Any) -> str:
     if isinstance(value, (str, int, float)):
         return repr(value)
     return f"a {type(value).__name__}"
-
-
-def check_macs(macs: Iterable[str]) -> tuple[str, ...]:
-    """MAC addresses in the one spelling that the inventory has. Raises ConfigError."""
-    return tuple(parse_mac(mac) for mac in macs)
-
-
-def fields_of(entry: Any, keys: tuple[Key, ...]) -> dict[str, Any]:
-    """What of an entry differs from its class's defaults, by field: what has to stand in the file."""
-    defaults = {field.name: field.default for field in attrs.fields(type(entry))}
-    found = {}
-    for key in keys:
-        value = getattr(entry, key.field)
-        default = defaults[key.field]
-        if isinstance(default, attrs.Factory):  # type: ignore[arg-type]
-            default = default.factory()
-        if value != default:
-            found[key.field] = value
-    return found
