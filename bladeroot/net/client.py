@@ -1,0 +1,143 @@
+"""Talking to a root's (or any blade's) control service. Every answer is size-limited and checked."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any, TypeVar
+
+from attrs import frozen
+
+from bladeroot.core import wire
+from bladeroot.core.claims import CLAIM_LIMIT_BYTES, Claim
+from bladeroot.core.manifest import MANIFEST_LIMIT_BYTES, SignedManifest
+from bladeroot.core.reports import GenerationList, PeerList, Report, parse_event
+from bladeroot.core.torrentfile import MAX_TORRENT_BYTES
+from bladeroot.errors import NetworkError
+from bladeroot.events import Event
+
+Address = tuple[str, int]
+_Message = TypeVar("_Message")
+
+_LIST_LIMIT_BYTES = 64 << 10
+_STATUS_LIMIT_BYTES = 8 << 20
+_EVENT_LIMIT_BYTES = 128 << 10
+_SIGNED_LIMIT_BYTES = MANIFEST_LIMIT_BYTES + (64 << 10)
+_CHUNK_BYTES = 64 << 10
+_DOWN_HINT = "is it still up? `bladeroot status` shows which roots there are"
+
+
+@frozen
+class RootClient:
+    """
+    The control service at `host:port`. Each call is a connection of its own, and ends within `timeout_s`.
+
+    Whatever goes wrong is one NetworkError that names the service and what was asked of it. What is
+    returned has the right form, and is not to be trusted before its signature or hash is checked.
+    """
+
+    host: str
+    port: int
+    timeout_s: float = 10.0
+
+    def claim(self) -> Claim:
+        """What the blade announces, its address being the one that was used to reach it."""
+        return self._get_message(Claim, "/v1/claim", CLAIM_LIMIT_BYTES)
+
+    def serials(self) -> tuple[int, ...]:
+        """The generations that it holds, ascending."""
+        return self._get_message(GenerationList, "/v1/generations", _LIST_LIMIT_BYTES).serials
+
+    def manifest(self, serial: int) -> SignedManifest:
+        """A generation's manifest, for `core.manifest.accept_manifest`."""
+        path = f"/v1/generations/{serial}/manifest"
+        return self._get_message(SignedManifest, path, _SIGNED_LIMIT_BYTES)
+
+    def torrent(self, info_hash: str) -> bytes:
+        """An artefact's torrent file, for `core.torrentfile.parse_torrent` with the signed info-hash."""
+        return self._request("GET", f"/v1/torrents/{info_hash}", MAX_TORRENT_BYTES)
+
+    def peers(self, info_hash: str) -> list[Address]:
+        """A few members of the artefact's swarm, the root itself among them."""
+        found = self._get_message(PeerList, f"/v1/peers/{info_hash}", _LIST_LIMIT_BYTES)
+        return [(address, port) for address, port in found.peers]
+
+    def report(self, report: Report) -> None:
+        """Tell the root (see `core.reports.plan_reports`). A report that is sent twice counts once."""
+        self._request("POST", "/v1/reports", _LIST_LIMIT_BYTES, body=wire.encode(report))
+
+    def status(self) -> dict[str, Any]:
+        """The root's view of the room, as plain values."""
+        data = self._request("GET", "/v1/status", _STATUS_LIMIT_BYTES)
+        try:
+            status = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise self._explain("GET /v1/status", f"not JSON: {error}") from error
+        if not isinstance(status, dict):
+            raise self._explain("GET /v1/status", "not a JSON object")
+        return status
+
+    def events(self, *, silence_s: float = 60.0) -> Iterator[Event]:
+        """The root's event stream from now on. Raises NetworkError when it breaks or falls silent."""
+        what = "GET /v1/events"
+        with closing(http.client.HTTPConnection(self.host, self.port, timeout=silence_s)) as connection:
+            try:
+                connection.request("GET", "/v1/events")
+                response = connection.getresponse()
+                if response.status != 200:
+                    raise self._explain(what, f"answered {response.status}")
+                while line := response.readline(_EVENT_LIMIT_BYTES):
+                    if line.startswith(b"data: "):
+                        yield self._parse_event(line[6:])
+            except (OSError, http.client.HTTPException) as error:
+                raise self._explain(what, _say(error)) from error
+        raise self._explain(what, "the stream ended")
+
+    def _parse_event(self, data: bytes) -> Event:
+        try:
+            mapping = json.loads(data)
+            return parse_event(mapping, str(mapping.get("subject", ""))[:64])
+        except (ValueError, AttributeError, RecursionError) as error:
+            raise self._explain("GET /v1/events", f"not an event: {error}") from error
+
+    def _get_message(self, message_class: type[_Message], path: str, limit_bytes: int) -> _Message:
+        data = self._request("GET", path, limit_bytes)
+        try:
+            return wire.decode(message_class, data, limit_bytes)
+        except NetworkError as error:
+            raise self._explain(f"GET {path}", str(error)) from error
+
+    def _request(self, method: str, path: str, limit_bytes: int, body: bytes | None = None) -> bytes:
+        what, until = f"{method} {path}", time.monotonic() + self.timeout_s
+        headers = {"Content-Type": "application/x-msgpack"} if body is not None else {}
+        with closing(http.client.HTTPConnection(self.host, self.port, timeout=self.timeout_s)) as connection:
+            try:
+                connection.request(method, path, body=body, headers=headers)
+                response = connection.getresponse()
+                data = bytearray()
+                while chunk := response.read1(_CHUNK_BYTES):
+                    data += chunk
+                    if len(data) > limit_bytes:
+                        raise self._explain(what, f"answer is larger than {limit_bytes} bytes")
+                    if time.monotonic() > until:
+                        raise self._explain(what, f"not complete after {self.timeout_s:g} s")
+            except (OSError, http.client.HTTPException) as error:
+                raise self._explain(what, _say(error)) from error
+        if not 200 <= response.status < 300:
+            said = bytes(data[:200]).decode(errors="replace").strip()
+            raise self._explain(what, f"answered {response.status} {said}".strip())
+        return bytes(data)
+
+    def _explain(self, what: str, why: str) -> NetworkError:
+        shown = what if len(what) <= 60 else what[:57] + "..."
+        clean = "".join(character if character.isprintable() else " " for character in why[:300])
+        return NetworkError(f"{self.host}:{self.port}: {shown}: {clean}", _DOWN_HINT)
+
+
+def _say(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -1,0 +1,396 @@
+"""
+The control service: HTTP with msgpack (and JSON for people), served by a root and, read-only, by any blade.
+
+It holds no truth: what it gives out comes from a `ControlView` (the depot), what it is told is folded into
+a `RoomState` that the next root will build anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import json
+import random
+import re
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self, TypeVar
+
+import attrs
+from aiohttp import web
+
+from bladeroot import events
+from bladeroot.core import wire
+from bladeroot.core.claims import Claim
+from bladeroot.core.cluster import DEFAULT_PORT
+from bladeroot.core.reports import (
+    REPORT_LIMIT_BYTES,
+    GenerationList,
+    PeerList,
+    Report,
+    RoomState,
+    parse_report,
+)
+from bladeroot.errors import BladerootError, DepotError, NetworkError, PortTakenError
+
+_Value = TypeVar("_Value")
+
+_MSGPACK = "application/x-msgpack"
+_HASH = "{info_hash:[0-9a-f]{64}}"
+_CHUNK_BYTES = 1 << 20
+_PEERS_GIVEN = 12
+"""Above ln N for any room; LSD and PEX find the rest."""
+_MAX_LISTENERS = 64
+_LISTENER_QUEUE = 4096
+_KEEPALIVE_S = 10.0
+_STRANGERS_TOLD = 20
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+
+
+class ControlView(Protocol):
+    """What the service gives out. Called from the service's thread; None or DepotError is "not here"."""
+
+    def claim(self) -> Claim:
+        """The blade's claim; host and port are filled in with what a client used."""
+
+    def serials(self) -> Sequence[int]:
+        """The generations held."""
+
+    def signed_manifest_bytes(self, serial: int) -> bytes | None:
+        """`wire.encode(SignedManifest)`."""
+
+    def torrent(self, info_hash: str) -> bytes | None:
+        """The artefact's torrent file."""
+
+    def artefact_files(self, info_hash: str) -> Sequence[Path] | None:
+        """The artefact's files in the order of its torrent, if it is complete."""
+
+    def swarm_port(self) -> int:
+        """The port of this blade's `Swarm`, 0 if it gives nothing."""
+
+    def blade_names(self) -> Collection[str]:
+        """The inventory: whose reports count."""
+
+
+OnReport = Callable[[Report, str], None]
+
+
+class ControlServer:
+    """
+    The service, in a thread of its own; a context manager. `port` 0 takes a free one.
+
+    Events that blades report go to `reporter` with the blade as subject, and to `on_report` with the
+    address that they came from. `publish` is a reporter for this process's own events: they appear
+    on `/v1/events` and in `room` beside the reported ones. Raises PortTakenError.
+    """
+
+    def __init__(
+        self,
+        view: ControlView,
+        *,
+        cluster_id: str,
+        address: str = "0.0.0.0",  # noqa: S104 - a blade serves its whole room
+        port: int = DEFAULT_PORT,
+        reporter: events.Reporter = events.ignore,
+        on_report: OnReport | None = None,
+        takes_reports: bool = True,
+    ) -> None:
+        self._view = view
+        self._cluster_id = cluster_id
+        self._reporter = reporter
+        self._on_report = on_report
+        self._takes_reports = takes_reports
+        self._address = address
+        self.port = port
+        self._room = RoomState.of(view.blade_names())
+        self._strangers: set[str] = set()
+        self._listeners: set[asyncio.Queue[events.Event | None]] = set()
+        self._loop = asyncio.new_event_loop()
+        self._started: threading.Event = threading.Event()
+        self._stop: asyncio.Event = asyncio.Event()
+        self._failure: BladerootError | None = None
+        self._thread = threading.Thread(target=self._run, name="control", daemon=True)
+        self._thread.start()
+        self._wait_until_started()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _value: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def room(self) -> RoomState:
+        """What has been reported so far (frozen; safe to read from any thread)."""
+        return self._room
+
+    def publish(self, event: events.Event) -> None:
+        """A reporter for this process's own events. From any thread; does not block."""
+        with contextlib.suppress(RuntimeError):  # closed: nobody listens any more
+            self._loop.call_soon_threadsafe(self._take, event)
+
+    def close(self) -> None:
+        """Stop serving and free the port."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+
+    def _wait_until_started(self) -> None:
+        self._started.wait()
+        if self._failure is not None:
+            self._thread.join()
+            raise self._failure
+
+    # The thread and its loop
+
+    def _run(self) -> None:
+        try:
+            self._loop.run_until_complete(self._serve())
+        finally:
+            self._started.set()
+            self._loop.run_until_complete(self._loop.shutdown_default_executor())
+            self._loop.close()
+
+    async def _serve(self) -> None:
+        runner = web.AppRunner(self._make_application(), access_log=None, shutdown_timeout=1.0)
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, self._address, self.port)
+            await site.start()
+            addresses = runner.addresses
+            self.port = int(addresses[0][1])
+            self._started.set()
+            await self._stop.wait()
+            for queue in self._listeners:
+                queue.put_nowait(None)
+        except OSError as error:
+            self._failure = _explain_binding(error, f"{self._address}:{self.port}")
+        finally:
+            await runner.cleanup()
+
+    def _make_application(self) -> web.Application:
+        application = web.Application(client_max_size=REPORT_LIMIT_BYTES, middlewares=[_explain_errors])
+        add = application.router.add_get
+        add("/v1/claim", self._get_claim)
+        add("/v1/generations", self._get_generations)
+        add(r"/v1/generations/{serial:\d{1,15}}/manifest", self._get_manifest)
+        add(f"/v1/torrents/{_HASH}", self._get_torrent)
+        add(f"/v1/artefacts/{_HASH}", self._get_artefact)
+        add(f"/v1/artefacts/{_HASH}/{{name}}/{{file}}", self._get_artefact_file)
+        add(f"/v1/peers/{_HASH}", self._get_peers)
+        add("/v1/events", self._get_events)
+        add("/v1/status", self._get_status)
+        application.router.add_post("/v1/reports", self._post_report)
+        return application
+
+    # What the depot has
+
+    async def _get_claim(self, request: web.Request) -> web.Response:
+        return _msgpack(attrs.evolve(self._view.claim(), host=_own_address(request), port=self.port))
+
+    async def _get_generations(self, _request: web.Request) -> web.Response:
+        return _msgpack(GenerationList(serials=tuple(sorted(self._view.serials()))))
+
+    async def _get_manifest(self, request: web.Request) -> web.Response:
+        serial = int(request.match_info["serial"])
+        data = _present(self._view.signed_manifest_bytes(serial), f"no generation {serial} here")
+        return web.Response(body=data, content_type=_MSGPACK)
+
+    async def _get_torrent(self, request: web.Request) -> web.Response:
+        data = _present(self._view.torrent(request.match_info["info_hash"]), "no such artefact here")
+        return web.Response(body=data, content_type="application/x-bittorrent")
+
+    async def _get_artefact_file(self, request: web.Request) -> web.StreamResponse:
+        """The layout of a multi-file web seed (BEP 19)."""
+        wanted = (request.match_info["name"], request.match_info["file"])
+        for path in self._artefact_files(request):
+            if (path.parent.name, path.name) == wanted:
+                return web.FileResponse(path)
+        raise web.HTTPNotFound(text="no such file in that artefact")
+
+    async def _get_artefact(self, request: web.Request) -> web.StreamResponse:
+        """All files laid end to end, or a range of that: `runtime` is an ordinary .tar.zst so."""
+        paths = self._artefact_files(request)
+        sizes = await asyncio.to_thread(lambda: [path.stat().st_size for path in paths])
+        start, length, partial = _choose_range(request.headers.get("Range"), sum(sizes))
+        response = web.StreamResponse(status=206 if partial else 200)
+        response.content_type = "application/octet-stream"
+        response.content_length = length
+        response.headers["Accept-Ranges"] = "bytes"
+        response.headers["ETag"] = f'"{request.match_info["info_hash"]}"'
+        if partial:
+            response.headers["Content-Range"] = f"bytes {start}-{start + length - 1}/{sum(sizes)}"
+        await response.prepare(request)
+        if request.method != "HEAD":
+            async for chunk in _read_range(paths, sizes, start, length):
+                await response.write(chunk)
+        await response.write_eof()
+        return response
+
+    def _artefact_files(self, request: web.Request) -> Sequence[Path]:
+        return _present(self._view.artefact_files(request.match_info["info_hash"]), "no such artefact here")
+
+    # What blades say
+
+    async def _get_peers(self, request: web.Request) -> web.Response:
+        known = set(self._room.members_of(request.match_info["info_hash"]))
+        known.discard((request.remote or "", 0))
+        chosen = random.sample(sorted(known), min(_PEERS_GIVEN, len(known)))
+        if self._view.swarm_port():
+            chosen.append((_own_address(request), self._view.swarm_port()))
+        return _msgpack(PeerList(peers=tuple(chosen)))
+
+    async def _post_report(self, request: web.Request) -> web.Response:
+        if not self._takes_reports:
+            raise web.HTTPForbidden(text="this blade is not root")
+        report, reported = parse_report(await request.read())
+        if report.cluster_id != self._cluster_id:
+            raise NetworkError(f"report of another cluster, {report.cluster_id}")
+        if not self._room.lets_in(report.blade):
+            self._warn_of_stranger(report.blade, request.remote or "?")
+            raise web.HTTPForbidden(text=f"no blade {report.blade} in this cluster")
+        if self._room.is_news(report):
+            self._room = self._room.with_report(report, reported, request.remote or "")
+            if self._on_report is not None:
+                self._on_report(report, request.remote or "")
+            for event in reported:
+                self._reporter(event)
+                self._tell_listeners(event)
+        return web.Response(status=204)
+
+    def _warn_of_stranger(self, blade: str, address: str) -> None:
+        if blade in self._strangers or len(self._strangers) >= _STRANGERS_TOLD:
+            return
+        self._strangers.add(blade)
+        text = f"{address} reports as blade {blade}, which is not in the inventory"
+        warning = events.Warned(text=text, hint=f"`bladeroot blades add {blade}` if it should be")
+        self._reporter(warning)
+        self._tell_listeners(warning)
+
+    # Who watches
+
+    def _take(self, event: events.Event) -> None:
+        self._room = self._room.with_event(event)
+        self._tell_listeners(event)
+
+    def _tell_listeners(self, event: events.Event) -> None:
+        for queue in list(self._listeners):
+            if queue.qsize() < _LISTENER_QUEUE:
+                queue.put_nowait(event)
+            else:  # too slow to follow: it may come again and read the status
+                self._listeners.discard(queue)
+                queue.put_nowait(None)
+
+    async def _get_events(self, request: web.Request) -> web.StreamResponse:
+        if len(self._listeners) >= _MAX_LISTENERS:
+            raise web.HTTPServiceUnavailable(text=f"{_MAX_LISTENERS} are watching already")
+        queue: asyncio.Queue[events.Event | None] = asyncio.Queue()
+        self._listeners.add(queue)
+        try:
+            response = web.StreamResponse(headers={"Cache-Control": "no-store"})
+            response.content_type = "text/event-stream"
+            await response.prepare(request)
+            await response.write(b": watching\n\n")
+            while True:
+                try:
+                    event = await asyncio.wait_for(queue.get(), _KEEPALIVE_S)
+                except TimeoutError:
+                    await response.write(b": still here\n\n")
+                    continue
+                if event is None:
+                    return response
+                data = json.dumps(events.to_mapping(event), default=str)
+                await response.write(f"data: {data}\n\n".encode())
+        finally:
+            self._listeners.discard(queue)
+
+    async def _get_status(self, request: web.Request) -> web.Response:
+        claim = attrs.evolve(self._view.claim(), host=_own_address(request), port=self.port)
+        status = {
+            "claim": attrs.asdict(claim),
+            "swarm_port": self._view.swarm_port(),
+            "generations": sorted(self._view.serials()),
+            "blades": {name: attrs.asdict(state) for name, state in self._room.blades.items()},
+        }
+        return web.json_response(status, dumps=lambda value: json.dumps(value, default=str))
+
+
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@web.middleware
+async def _explain_errors(request: web.Request, handler: _Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except DepotError as error:
+        raise web.HTTPNotFound(text=str(error)) from error
+    except NetworkError as error:
+        raise web.HTTPBadRequest(text=str(error)) from error
+
+
+def _present(value: _Value | None, otherwise: str) -> _Value:
+    if value is None:
+        raise web.HTTPNotFound(text=otherwise)
+    return value
+
+
+def _msgpack(message: Any) -> web.Response:
+    return web.Response(body=wire.encode(message), content_type=_MSGPACK)
+
+
+def _own_address(request: web.Request) -> str:
+    """The address that the client reached us at: the one of our several that works for it."""
+    name = request.transport.get_extra_info("sockname") if request.transport else None
+    return str(name[0]) if name else "127.0.0.1"
+
+
+def _choose_range(header: str | None, total: int) -> tuple[int, int, bool]:
+    """Start, length, and whether it is a part (RFC 9110, 14.2; what is not understood is ignored)."""
+    match = _RANGE.fullmatch(header.strip()) if header else None
+    if match is None or match.groups() == ("", ""):
+        return 0, total, False
+    first, last = match.groups()
+    if first == "":
+        start, end = max(0, total - int(last)), total
+    else:
+        start, end = int(first), min(total, int(last) + 1 if last else total)
+    if start >= end:
+        raise web.HTTPRequestRangeNotSatisfiable(headers={"Content-Range": f"bytes */{total}"})
+    return start, end - start, True
+
+
+async def _read_range(
+    paths: Sequence[Path], sizes: Sequence[int], start: int, length: int
+) -> AsyncIterator[bytes]:
+    for path, size in zip(paths, sizes, strict=True):
+        if start >= size:
+            start -= size
+            continue
+        with path.open("rb") as stream:
+            stream.seek(start)
+            left = min(size - start, length)
+            length -= left
+            while left:
+                chunk = await asyncio.to_thread(stream.read, min(_CHUNK_BYTES, left))
+                if not chunk:
+                    raise DepotError(f"{path} became shorter")
+                left -= len(chunk)
+                yield chunk
+        start = 0
+        if not length:
+            return
+
+
+def _explain_binding(error: OSError, where: str) -> NetworkError:
+    if error.errno == errno.EADDRINUSE:
+        hint = "another bladeroot, or another program, runs here; choose another port"
+        return PortTakenError(f"port {where} is taken", hint)
+    return NetworkError(f"cannot serve at {where}: {error.strerror or error}")
