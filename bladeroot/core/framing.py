@@ -1,0 +1,301 @@
+"""
+Frames: which members share one, and the index that says what each frame is.
+
+Laid end to end the frames are one tar archive: every directory, the body, hard links, every directory
+again (so that GNU tar too restores their times), the end of the archive. Each is one zstd frame, in a
+file of its own; the index is a zstd skippable frame after them. No I/O.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from attrs import define, frozen
+
+from bladeroot.core import wire
+from bladeroot.core.tarformat import (
+    END_OF_ARCHIVE,
+    HOLE_GRAIN_BYTES,
+    Member,
+    MemberKind,
+    Segments,
+    check_path,
+    check_segments,
+    count_padding,
+    render_head,
+)
+from bladeroot.errors import ArtefactError, NetworkError
+
+INDEX_NAME = "index"
+MAX_RAW_FRAME_BYTES = 160 << 20
+"""What a frame may decompress to, at the most."""
+MAX_INDEX_BYTES = 64 << 20
+
+_MIN_CUT_BYTES = 1 << 20
+_MAX_CUT_BYTES = 120 << 20
+_SLACK_BYTES = 64 << 10
+"""Keeps a frame that does not compress, with its header, below a power of two: the torrent's piece."""
+_MANY_FRAMES = 2500
+_MAX_FRAMES = 100_000
+_MAX_FILE_BYTES = 1 << 62
+_HASH_RANGE = 1 << 64
+# RFC 8878, 3.1.2: skippable frames.
+_SKIPPABLE_MAGIC = 0x184D2A5B
+_SKIPPABLE = struct.Struct("<II")
+_INDEX_VERSION = 1
+
+
+@frozen
+class FileRange:
+    """Content of one large file: what a frame holds goes to these segments, one after the other."""
+
+    path: bytes
+    segments: Segments
+
+
+@frozen
+class Frame:
+    """One frame: its file's size and BEP 52 root, and what it decompresses to."""
+
+    size_bytes: int
+    raw_size_bytes: int
+    root: bytes
+    members: int
+    """How many members begin in it."""
+    head_of: FileRange | None = None
+    """Its last member's content goes on in other frames; this much of it is here."""
+    range_of: FileRange | None = None
+    """It holds nothing but this, and the padding that ends a member."""
+
+
+@frozen
+class FrameIndex:
+    """All frames of an archive, in order. Frame n is the file `frame_name(n)`."""
+
+    version: int
+    frames: tuple[Frame, ...]
+    members: int
+    """Names in the tree."""
+    content_bytes: int
+    """Of all files together, without holes."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all frames together, as they are in the archive."""
+        return sum(frame.size_bytes for frame in self.frames)
+
+    @property
+    def raw_size_bytes(self) -> int:
+        """Of the tar archive that the frames decompress to."""
+        return sum(frame.raw_size_bytes for frame in self.frames)
+
+
+@frozen
+class Content:
+    """These parts of a member's file, read from disk."""
+
+    member: Member
+    segments: Segments
+
+
+@frozen
+class PlannedFrame:
+    """What goes into a frame, before it is read and compressed."""
+
+    parts: tuple[bytes | Content, ...]
+    raw_size_bytes: int
+    members: int
+    head_of: FileRange | None = None
+    range_of: FileRange | None = None
+
+
+@frozen
+class CutSizes:
+    """No frame is cut before `least` bytes; none is longer than `most`, headers aside."""
+
+    least: int
+    most: int
+
+
+def frame_name(number: int) -> str:
+    """The file that a frame is in."""
+    return f"{number:05d}"
+
+
+def make_index(frames: Sequence[Frame], members: Sequence[Member]) -> FrameIndex:
+    """The index of an archive that was made of these members."""
+    content = sum(member.data_size for member in members if member.kind is MemberKind.FILE)
+    return FrameIndex(_INDEX_VERSION, tuple(frames), len(members), content)
+
+
+def render_index(index: FrameIndex) -> bytes:
+    """The index as the bytes of its file: a zstd frame that every decompressor passes over."""
+    payload = wire.encode(index)
+    return _SKIPPABLE.pack(_SKIPPABLE_MAGIC, len(payload)) + payload
+
+
+def parse_index(data: bytes) -> FrameIndex:
+    """The index that a file holds. Raises ArtefactError unless all of it makes sense."""
+    if len(data) < _SKIPPABLE.size:
+        raise ArtefactError("the frame index is torn")
+    magic, size = _SKIPPABLE.unpack_from(data)
+    if magic != _SKIPPABLE_MAGIC or size != len(data) - _SKIPPABLE.size:
+        raise ArtefactError("the frame index is torn or is something else")
+    try:
+        index = wire.decode(FrameIndex, data[_SKIPPABLE.size :], MAX_INDEX_BYTES)
+    except NetworkError as error:
+        raise ArtefactError(f"the frame index makes no sense: {error}", error.hint) from error
+    if index.version != _INDEX_VERSION:
+        hint = "install with the version of bladeroot that published it, or a newer one"
+        raise ArtefactError(f"the frame index is of version {index.version}, not {_INDEX_VERSION}", hint)
+    if not 0 < len(index.frames) <= _MAX_FRAMES:
+        raise ArtefactError(f"the frame index lists {len(index.frames)} frames")
+    for number, frame in enumerate(index.frames):
+        _check_frame(number, frame)
+    return index
+
+
+def _check_frame(number: int, frame: Frame) -> None:
+    if not (frame.size_bytes > 0 and 0 < frame.raw_size_bytes <= MAX_RAW_FRAME_BYTES):
+        raise ArtefactError(f"frame {frame_name(number)} has an impossible size in the index")
+    if len(frame.root) != 32 or frame.members < 0 or (frame.head_of and frame.range_of):
+        raise ArtefactError(f"frame {frame_name(number)} makes no sense in the index")
+    for part in (frame.head_of, frame.range_of):
+        if part is not None:
+            check_path(part.path)
+            check_segments(part.segments, _MAX_FILE_BYTES)
+            if not part.path or sum(length for _, length in part.segments) > frame.raw_size_bytes:
+                raise ArtefactError(f"frame {frame_name(number)} makes no sense in the index")
+
+
+def choose_cut_sizes(members: Iterable[Member]) -> CutSizes:
+    """1 to 4 MiB; more for trees so large that the artefact would have over about 3,000 frames."""
+    total = sum(member.data_size + 1024 for member in members)
+    least = _MIN_CUT_BYTES
+    while total > 2 * least * _MANY_FRAMES and 4 * least < _MAX_CUT_BYTES:
+        least *= 2
+    return CutSizes(least, min(4 * least, _MAX_CUT_BYTES) - _SLACK_BYTES)
+
+
+def plan_frames(
+    members: Sequence[Member], package_of: Mapping[bytes, str], cuts: CutSizes | None = None
+) -> Iterator[PlannedFrame]:
+    """
+    The frames of an archive of these members, in order, whatever order the members come in.
+
+    Lazy: holds no more than a frame's headers at a time.
+    """
+    cuts = cuts or choose_cut_sizes(members)
+    directories, links, body = [], [], []
+    for member in members:
+        if member.kind is MemberKind.DIRECTORY:
+            directories.append(member)
+        elif member.kind is MemberKind.HARDLINK:
+            links.append(member)
+        else:
+            body.append(member)
+    directories.sort(key=lambda member: member.path)
+    links.sort(key=lambda member: member.path)
+    # Files of packages together: an update of a few packages then touches few frames. The rest comes last.
+    body.sort(key=lambda member: (package_of.get(member.path, "\U0010ffff"), member.path))
+    yield from _plan_section(directories, cuts)
+    yield from _plan_section(body, cuts)
+    yield from _plan_section([*links, *directories], cuts, tail=END_OF_ARCHIVE)
+
+
+@define
+class _Filling:
+    """A frame being filled."""
+
+    parts: list[bytes | Content]
+    size: int = 0
+    members: int = 0
+
+    def add(self, part: bytes) -> None:
+        self.size += len(part)
+        if self.parts and isinstance(self.parts[-1], bytes):
+            self.parts[-1] += part
+        else:
+            self.parts.append(part)
+
+    def add_content(self, member: Member, segments: Segments) -> FileRange:
+        self.parts.append(Content(member, segments))
+        self.size += sum(length for _, length in segments)
+        return FileRange(member.path, segments)
+
+    def finish(self, head_of: FileRange | None = None, range_of: FileRange | None = None) -> PlannedFrame:
+        return PlannedFrame(tuple(self.parts), self.size, self.members, head_of, range_of)
+
+
+def _plan_section(members: Iterable[Member], cuts: CutSizes, tail: bytes = b"") -> Iterator[PlannedFrame]:
+    filling = _Filling([])
+    for member in members:
+        head = render_head(member)
+        content = member.data_size if member.kind is MemberKind.FILE else 0
+        size = len(head) + content + count_padding(content)
+        if filling.size and _is_cut_before(member, size, filling.size, cuts):
+            yield filling.finish()
+            filling = _Filling([])
+        filling.add(head)
+        filling.members += 1
+        if size > cuts.most and content:
+            yield from _plan_split(member, filling, content, cuts)
+            filling = _Filling([])
+        elif content:
+            filling.add_content(member, member.data_segments)
+            filling.add(bytes(count_padding(content)))
+    filling.add(tail)
+    if filling.size:
+        yield filling.finish()
+
+
+def _is_cut_before(member: Member, size: int, filled: int, cuts: CutSizes) -> bool:
+    """
+    Where to cut hangs on the names of members near by, so that a change somewhere moves no cut elsewhere.
+
+    Every byte has the same chance: frames come out at 2 `least` on average, of small files or large.
+    """
+    if filled + size > cuts.most:
+        return True
+    if filled < cuts.least:
+        return False
+    digest = hashlib.blake2b(member.path, digest_size=8).digest()
+    return int.from_bytes(digest, "big") * cuts.least < size * _HASH_RANGE
+
+
+def _plan_split(member: Member, filling: _Filling, content: int, cuts: CutSizes) -> Iterator[PlannedFrame]:
+    grain = HOLE_GRAIN_BYTES
+    first = max(cuts.most // grain - -(-filling.size // grain), 1) * grain
+    ranges = list(cut_segments(member.data_segments, first, cuts.most // grain * grain))
+    if len(ranges) == 1:
+        # Only its header made it large.
+        filling.add_content(member, ranges[0])
+        filling.add(bytes(count_padding(content)))
+        yield filling.finish()
+        return
+    yield filling.finish(head_of=filling.add_content(member, ranges[0]))
+    for number, segments in enumerate(ranges[1:], 2):
+        part = _Filling([])
+        what = part.add_content(member, segments)
+        if number == len(ranges):
+            part.add(bytes(count_padding(content)))
+        yield part.finish(range_of=what)
+
+
+def cut_segments(segments: Segments, first: int, rest: int) -> Iterator[Segments]:
+    """Segments in runs that hold `first` bytes, then `rest` bytes each (the last one what is left)."""
+    run: list[tuple[int, int]] = []
+    room = first
+    for start, length in segments:
+        offset, left = start, length
+        while left:
+            taken = min(left, room)
+            run.append((offset, taken))
+            offset, left, room = offset + taken, left - taken, room - taken
+            if not room:
+                yield tuple(run)
+                run, room = [], rest
+    if run:
+        yield tuple(run)

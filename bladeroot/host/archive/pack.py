@@ -1,0 +1,216 @@
+"""Members of a tree to frames, on all cores."""
+
+from __future__ import annotations
+
+import os
+import queue
+import stat
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import zstandard
+from attrs import frozen
+
+from bladeroot.core.framing import (
+    INDEX_NAME,
+    Content,
+    Frame,
+    FrameIndex,
+    PlannedFrame,
+    frame_name,
+    make_index,
+    plan_frames,
+    render_index,
+)
+from bladeroot.core.tarformat import Member, MemberKind
+from bladeroot.core.torrentfile import TorrentFile, hash_file_root
+from bladeroot.errors import SnapshotError
+from bladeroot.events import Progress, Reporter, ignore
+from bladeroot.host.archive.scan import explain_reading
+
+Write = Callable[[str, bytes], None]
+"""Told a file's name and all of its bytes, from any thread."""
+
+
+@frozen
+class PackResult:
+    """What an archive came out as; `files` are the frames and the index, as in its torrent."""
+
+    files: tuple[TorrentFile, ...]
+    index: FrameIndex
+    size_bytes: int
+    raw_size_bytes: int
+    members: int
+
+
+def pack_members(
+    root: Path,
+    members: Sequence[Member],
+    write: Write,
+    *,
+    level: int,
+    package_of: Mapping[bytes, str],
+    threads: int | None = None,
+    reporter: Reporter = ignore,
+    step: str = "pack",
+) -> PackResult:
+    """
+    Read, compress and hash the members of the tree at `root`, and hand every file of the archive to `write`.
+
+    The same members and contents give the same bytes. Holds a few frames in memory, not more. Raises
+    SnapshotError if a file is not as it was when the tree was scanned.
+    """
+    check_links(members)
+    packing = _Packing(os.fsencode(root), write, level, reporter, step, members)
+    frames = packing.run(threads or len(os.sched_getaffinity(0)), package_of)
+    index = make_index(frames, members)
+    data = render_index(index)
+    write(INDEX_NAME, data)
+    files = [TorrentFile(frame_name(n), frame.size_bytes, frame.root) for n, frame in enumerate(frames)]
+    files.append(TorrentFile(INDEX_NAME, len(data), hash_file_root(data)))
+    return PackResult(
+        files=tuple(files),
+        index=index,
+        size_bytes=sum(file.size_bytes for file in files),
+        raw_size_bytes=index.raw_size_bytes,
+        members=len(members),
+    )
+
+
+def check_links(members: Sequence[Member]) -> None:
+    """Raise ValueError unless every hard link's target is among the members."""
+    targets = {member.path for member in members if member.kind is not MemberKind.HARDLINK}
+    for member in members:
+        if member.kind is MemberKind.HARDLINK and member.link_target not in targets:
+            raise ValueError(f"hard link {member.path!r} to {member.link_target!r}, which is not packed")
+
+
+class _Packing:
+    """One run: this thread plans frames, workers read, compress and hash them."""
+
+    def __init__(
+        self,
+        top: bytes,
+        write: Write,
+        level: int,
+        reporter: Reporter,
+        step: str,
+        members: Sequence[Member],
+    ) -> None:
+        self._top = top
+        self._write = write
+        self._level = level
+        self._reporter = reporter
+        self._step = step
+        self._members = members
+        self._total = sum(member.data_size for member in members)
+        self._done = 0
+        self._lock = threading.Lock()
+        self._frames: dict[int, Frame] = {}
+        self._failure: BaseException | None = None
+
+    def run(self, threads: int, package_of: Mapping[bytes, str]) -> list[Frame]:
+        jobs: queue.Queue[tuple[int, PlannedFrame] | None] = queue.Queue(maxsize=threads + 1)
+        workers = [threading.Thread(target=self._work, args=(jobs,), daemon=True) for _ in range(threads)]
+        for worker in workers:
+            worker.start()
+        try:
+            for number, planned in enumerate(plan_frames(self._members, package_of)):
+                jobs.put((number, planned))
+                if self._failure is not None:
+                    break
+        except BaseException as error:
+            self._fail(error)
+        for _ in workers:
+            jobs.put(None)
+        for worker in workers:
+            worker.join()
+        if self._failure is not None:
+            raise self._failure
+        return [self._frames[number] for number in range(len(self._frames))]
+
+    def _fail(self, error: BaseException) -> None:
+        with self._lock:
+            self._failure = self._failure or error
+
+    def _work(self, jobs: queue.Queue[tuple[int, PlannedFrame] | None]) -> None:
+        compressor = zstandard.ZstdCompressor(level=self._level, write_checksum=True, write_content_size=True)
+        while (job := jobs.get()) is not None:
+            if self._failure is not None:
+                continue
+            try:
+                self._pack(compressor, *job)
+            except BaseException as error:
+                self._fail(error)
+
+    def _pack(self, compressor: zstandard.ZstdCompressor, number: int, planned: PlannedFrame) -> None:
+        raw, content = self._read(planned)
+        data = compressor.compress(raw)
+        frame = Frame(
+            size_bytes=len(data),
+            raw_size_bytes=len(raw),
+            root=hash_file_root(data),
+            members=planned.members,
+            head_of=planned.head_of,
+            range_of=planned.range_of,
+        )
+        self._write(frame_name(number), data)
+        with self._lock:
+            self._frames[number] = frame
+            self._done += content
+            done = self._done
+        self._reporter(Progress(step=self._step, done=done, total=self._total))
+
+    def _read(self, planned: PlannedFrame) -> tuple[bytearray, int]:
+        """The frame's bytes, and how many of them are files' content."""
+        raw = bytearray(planned.raw_size_bytes)
+        at = content = 0
+        with memoryview(raw) as view:
+            for part in planned.parts:
+                if isinstance(part, bytes):
+                    view[at : at + len(part)] = part
+                    at += len(part)
+                else:
+                    count = sum(length for _, length in part.segments)
+                    read_content(self._top, part, view[at : at + count])
+                    at, content = at + count, content + count
+        return raw, content
+
+
+def read_content(top: bytes, content: Content, into: memoryview) -> None:
+    """Fill `into` from a member's file. Raises SnapshotError unless it is still what the member says."""
+    member = content.member
+    path = top + b"/" + member.path
+    with explain_reading(path):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            before = os.fstat(descriptor)
+            if (
+                before.st_mtime_ns != member.mtime_ns
+                or before.st_size != member.size
+                or not stat.S_ISREG(before.st_mode)
+            ):
+                raise _make_change_error(member)
+            at = 0
+            for offset, length in content.segments:
+                end = at + length
+                while at < end:
+                    count = os.preadv(descriptor, [into[at:end]], offset + length - (end - at))
+                    if not count:
+                        raise _make_change_error(member)
+                    at += count
+            after = os.fstat(descriptor)
+            if (after.st_mtime_ns, after.st_ctime_ns, after.st_size) != (
+                before.st_mtime_ns,
+                before.st_ctime_ns,
+                before.st_size,
+            ):
+                raise _make_change_error(member)
+        finally:
+            os.close(descriptor)
+
+
+def _make_change_error(member: Member) -> SnapshotError:
+    hint = "let nothing else work on the snapshot while it is published, then publish again"
+    return SnapshotError(f"{os.fsdecode(member.path)} changed while it was packed", hint)
