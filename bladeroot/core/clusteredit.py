@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
-import attrs
 import tomlkit
 from tomlkit.container import Container
 from tomlkit.items import Comment, Item, Table, Whitespace
@@ -91,13 +90,10 @@ def render_new_cluster(cluster: Cluster) -> str:
     text = _HEAD + tomlkit.dumps(document) + "\n" + _EXPLAINED.format(port=cluster.network.port)
     text += "# What blades have in common; the overlay of a role is overlays/role/<role>/.\n"
     for role in cluster.roles.values():
-        description = role.description or f"overlays/role/{role.name}/"
-        text += f"[roles.{role.name}]\ndescription = {tomlkit.item(description).as_string()}\n"
-    described = {
-        name: attrs.evolve(role, description=role.description or f"overlays/role/{name}/")
-        for name, role in cluster.roles.items()
-    }
-    return render_edited(text + _BLADES_HEAD, attrs.evolve(cluster, roles=described))
+        text += f"[roles.{role.name}]\n"
+        if role.description:
+            text += f"description = {tomlkit.item(role.description).as_string()}\n"
+    return render_edited(text + _BLADES_HEAD, cluster)
 
 
 def render_edited(text: str, cluster: Cluster, source: str = FILE_NAME) -> str:

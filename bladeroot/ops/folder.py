@@ -3,18 +3,40 @@
 from __future__ import annotations
 
 import os
+import platform
+import re
+import secrets
+import shutil
+import stat
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import attrs
 from attrs import frozen
 
-from bladeroot.core.cluster import Cluster
+import bladeroot
+from bladeroot.core.capturerules import DEFAULT_CAPTURE_RULES
+from bladeroot.core.cluster import Blade, Cluster, Role
+from bladeroot.core.clusteredit import render_edited, render_new_cluster
 from bladeroot.core.clusterfile import FILE_NAME, parse_cluster
 from bladeroot.core.signing import PublicKey, SecretKey
+from bladeroot.core.splitdefaults import DEFAULT_SPLIT_RULES
 from bladeroot.errors import ConfigError, SigningKeyError
-from bladeroot.host.keys import AskPassphrase, default_secret_key_path, read_secret_key, read_trusted_keys
+from bladeroot.host.files import sync_directory, write_atomically
+from bladeroot.host.keys import (
+    AskPassphrase,
+    default_secret_key_path,
+    read_secret_key,
+    read_trusted_keys,
+    render_public_key,
+    render_secret_key,
+    write_secret_key,
+)
 
 DEFAULT_FOLDER = Path("/etc/bladeroot")
+DEFAULT_KERNEL_COMMAND_LINE = "console=tty0 console=ttyS0,115200"
+"""Screen and first serial line: blades rarely have a keyboard."""
 
 
 def find_folder(path: Path | None = None) -> Path:
@@ -84,9 +106,127 @@ class ClusterFolder:
         """The operator's key, from `path` or from where it is by default. Raises SigningKeyError."""
         return read_secret_key(path or self.secret_key_path, ask_passphrase)
 
+    def save(self, cluster: Cluster) -> ClusterFolder:
+        """
+        Write the inventory back, keeping what a person wrote into the file; gives the folder as it is then.
+
+        Raises ConfigError if the file is not any more what this folder was opened with.
+        """
+        text = _read_text(self.path)
+        if parse_cluster(text, str(self.file)) != self.cluster:
+            raise ConfigError(f"{self.file} was changed meanwhile", "nothing was written: try again")
+        file = self.file.resolve()
+        mode = stat.S_IMODE(file.stat().st_mode)
+        write_atomically(file, render_edited(text, cluster, str(self.file)), mode=mode)
+        return attrs.evolve(self, cluster=cluster)
+
     def reload(self) -> ClusterFolder:
         """The same folder as it is now."""
         return attrs.evolve(self, cluster=ClusterFolder.open(self.path).cluster)
+
+
+@frozen
+class NewCluster:
+    """What `init_cluster` made."""
+
+    folder: ClusterFolder
+    secret_key_path: Path
+    public_key: PublicKey
+
+
+def init_cluster(
+    path: Path,
+    *,
+    name: str | None = None,
+    roles: Sequence[Role] = (),
+    blades: Sequence[Blade] = (),
+    kernel_command_line: str = DEFAULT_KERNEL_COMMAND_LINE,
+    passphrase: str | None = None,
+    secret_key_path: Path | None = None,
+) -> NewCluster:
+    """
+    Make a cluster folder and the operator's key; both are there afterwards, or neither.
+
+    `path` must not be there, or be an empty directory. Roles that blades name are made too. Raises
+    ConfigError, InventoryError, SigningKeyError.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        what = "is a cluster folder already" if (path / FILE_NAME).exists() else "is there, and not empty"
+        raise ConfigError(f"{path} {what}", "name a new directory: `bladeroot init DIR`")
+    cluster = _make_cluster(name or _name_after(path), roles, blades, kernel_command_line)
+    secret_key = SecretKey.generate()
+    key_path = secret_key_path or default_secret_key_path(cluster.name, cluster.id)
+    comment = f"operator of bladeroot cluster {cluster.name} ({cluster.id[:8]})"
+    path = path.absolute()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.new-", dir=path.parent) as scratch:
+            made = Path(scratch) / path.name
+            _write_folder(made, cluster, render_public_key(secret_key.public_key, comment))
+            write_secret_key(
+                key_path, render_secret_key(secret_key, passphrase, f"The secret key of the {comment}.")
+            )
+            try:
+                made.rename(path)
+            except BaseException:
+                key_path.unlink()
+                raise
+        sync_directory(path.parent)
+    except OSError as error:
+        raise ConfigError(f"cannot make {path}: {error.strerror}", _permission_hint(error)) from error
+    return NewCluster(ClusterFolder(path, cluster), key_path, secret_key.public_key)
+
+
+def find_shipped_overlays() -> Path | None:
+    """The overlays that ship: package data where bladeroot is installed, else beside the package."""
+    package = Path(bladeroot.__file__).parent
+    for candidate in (package / "shipped_overlays", package.parent / "overlays"):
+        if candidate.is_dir():
+            return candidate
+    return None
+
+
+def _make_cluster(
+    name: str, roles: Sequence[Role], blades: Sequence[Blade], kernel_command_line: str
+) -> Cluster:
+    known = {role.name: role for role in roles}
+    for blade in blades:
+        known.setdefault(blade.role, Role(name=blade.role))
+    if not known:
+        known["blade"] = Role(name="blade")
+    return Cluster(
+        name=name,
+        id=secrets.token_hex(16),
+        arch=platform.machine(),
+        kernel_command_line=kernel_command_line,
+        roles=known,
+        blades={blade.name: blade for blade in blades},
+    )
+
+
+def _name_after(path: Path) -> str:
+    name = re.sub(r"[^a-z0-9]+", "-", path.absolute().name.lower()).strip("-")
+    return name[:63].rstrip("-") or "cluster"
+
+
+def _write_folder(folder: Path, cluster: Cluster, public_key: str) -> None:
+    shipped = find_shipped_overlays()
+    folder.mkdir(mode=0o755)
+    if shipped is not None:
+        ignored = shutil.ignore_patterns("__pycache__", ".gitkeep")
+        shutil.copytree(shipped, folder / "overlays", symlinks=True, ignore=ignored)
+    for layer in ("cluster", *(f"role/{role}" for role in cluster.roles), "blade"):
+        (folder / "overlays" / layer).mkdir(parents=True, exist_ok=True)
+    trusted = folder / "keys" / "trusted"
+    trusted.mkdir(parents=True)
+    write_atomically(trusted / f"{cluster.name}.pub", public_key)
+    write_atomically(folder / "split.rules", DEFAULT_SPLIT_RULES)
+    write_atomically(folder / "capture.rules", DEFAULT_CAPTURE_RULES)
+    write_atomically(folder / FILE_NAME, render_new_cluster(cluster))
+
+
+def _permission_hint(error: OSError) -> str:
+    return "run it as root, or name a directory of your own" if isinstance(error, PermissionError) else ""
 
 
 def _read_text(folder: Path) -> str:

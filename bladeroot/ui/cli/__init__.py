@@ -15,7 +15,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from bladeroot.errors import BladerootError, InterruptedByUserError
+from bladeroot.errors import BladerootError, InterruptedByUserError, PrivilegeError
 from bladeroot.ui.cli.output import Output
 from bladeroot.ui.cli.parser import add_verbs, make_global_parser, make_parser
 
@@ -61,6 +61,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         # what is still buffered must not raise again when the interpreter ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_PIPE_CLOSED
+    except OSError as error:
+        if debug:
+            traceback.print_exc()
+        known = _explain_os_error(error)
+        out.error(known)
+        return known.exit_code
     except Exception as error:  # the last line of defence: a bug is one line too
         if debug:
             traceback.print_exc()
@@ -68,6 +74,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         out.error(BladerootError(f"this is a bug: {type(error).__name__}: {error}", hint))
         return EXIT_BUG
     return code
+
+
+def _explain_os_error(error: OSError) -> BladerootError:
+    """What the system refused, with the file's name: not every open() needs its own words."""
+    where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
+    what = f"{where}{error.strerror or error}"
+    if isinstance(error, PermissionError):
+        return PrivilegeError(what, "run it as root, or with sudo")
+    return BladerootError(what)
 
 
 def build_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:

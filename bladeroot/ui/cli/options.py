@@ -16,8 +16,6 @@ from bladeroot.ops.folder import ClusterFolder
 if TYPE_CHECKING:
     from bladeroot.host.depot import Depot
 
-DEFAULT_DEPOT = Path("/var/lib/bladeroot")
-
 
 def open_folder(args: argparse.Namespace) -> ClusterFolder:
     """The cluster folder of --cluster, $BLADEROOT_CLUSTER or /etc/bladeroot."""
@@ -28,15 +26,17 @@ def depot_path(args: argparse.Namespace) -> Path:
     """--depot, $BLADEROOT_DEPOT or /var/lib/bladeroot."""
     if args.depot is not None:
         return Path(args.depot)
+    from bladeroot.host.depot import DEFAULT_DEPOT
+
     chosen = os.environ.get("BLADEROOT_DEPOT")
     return Path(chosen) if chosen else DEFAULT_DEPOT
 
 
 def open_depot(args: argparse.Namespace) -> Depot:
-    """The depot of --depot, $BLADEROOT_DEPOT or /var/lib/bladeroot."""
+    """The depot of --depot, $BLADEROOT_DEPOT or /var/lib/bladeroot, which must be there."""
     from bladeroot.host.depot import Depot
 
-    return Depot(depot_path(args))
+    return Depot.open(depot_path(args))
 
 
 def read_secret_key(args: argparse.Namespace, folder: ClusterFolder) -> SecretKey:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from bladeroot import __version__
+from bladeroot.core.clusterfile import closest
 from bladeroot.errors import BladerootError, UsageError
 
 Verbs = Any
@@ -52,6 +53,11 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise instead of leaving, so that there is one place that turns errors into text."""
         raise UsageError(message, f"see `{self.prog} --help`")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if isinstance(action, argparse._SubParsersAction) and value not in action.choices:
+            raise UsageError(f"no verb {value!r} in {self.prog}", closest(value, action.choices))
+        super()._check_value(action, value)
 
     def format_help(self) -> str:
         """NAME, USAGE, DESCRIPTION, arguments and options, EXAMPLES, FILES, EXIT CODES."""
