@@ -87,6 +87,13 @@ class Manifest:
 
 
 @frozen(kw_only=True)
+class OverlayIndex:
+    """The file `index` of an overlays artefact: whose overlays it has."""
+
+    blades: tuple[str, ...]
+
+
+@frozen(kw_only=True)
 class Signature:
     """`key_id` is the public key's first 8 bytes in hexadecimal: a hint which key to try, never trusted."""
 

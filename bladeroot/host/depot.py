@@ -209,6 +209,10 @@ class Depot:
         write_atomically(self._artefact(info_hash) / "torrent", torrent_bytes)
         return torrent
 
+    def distrust(self, info_hash: str) -> None:
+        """Take back that the artefact is whole: damage was found, and it has to be fetched again."""
+        (self._artefact(info_hash) / "complete").unlink(missing_ok=True)
+
     def finish_artefact(self, info_hash: str) -> None:
         """
         Say that every file of the artefact was written and verified by who fetched it.

@@ -1,0 +1,116 @@
+"""Follow a root: find it, join its swarms, and report to it."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from attrs import frozen
+
+from bladeroot.core.cluster import Cluster
+from bladeroot.errors import BladerootError, NetworkError, PortTakenError, UsageError
+from bladeroot.events import Event, Failed, Note, Reporter
+from bladeroot.net.client import RootClient
+from bladeroot.net.discovery import wait_for_root
+from bladeroot.net.swarm import DEFAULT_SWARM_PORT, Swarm
+from bladeroot.ops.reporting import RootReporter
+from bladeroot.ops.sources import Source, SwarmSource
+
+
+@frozen(kw_only=True)
+class Followed:
+    """Where an install gets its generation from, and who hears of its progress."""
+
+    source: Source
+    reporter: Reporter
+    root_reporter: Reporter | None = None
+
+    @contextmanager
+    def reporting_failure(self) -> Iterator[None]:
+        """Let the root know of an error inside the block, which is raised all the same."""
+        try:
+            yield
+        except BladerootError as error:
+            if self.root_reporter is not None:
+                self.root_reporter(Failed(text=str(error), hint=error.hint, exit_code=error.exit_code))
+            raise
+
+
+@contextmanager
+def follow_root(
+    cluster: Cluster, blade: str, *, root: str | None = None, wait_s: float, reporter: Reporter
+) -> Iterator[Followed]:
+    """
+    Find the cluster's root (or take `root`, as `host:port`) and be in its swarms for the length of the block.
+
+    Raises NoRootFoundError, NetworkError.
+    """
+    client, serial = find_root(cluster, root=root, wait_s=wait_s, reporter=reporter)
+    wants: set[str] = set()
+    root_reporters: list[Reporter] = []
+
+    def report(event: Event) -> None:
+        reporter(event)
+        for root_reporter in root_reporters:
+            root_reporter(event)
+
+    with _join_swarms(client, report) as swarm:
+        source = SwarmSource(client, swarm, serial, wants, reporter)
+        with RootReporter(
+            client, cluster_id=cluster.id, blade=blade, swarm_port=swarm.port, wants=lambda: wants
+        ) as root_reporter:
+            root_reporters.append(root_reporter)
+            yield Followed(source=source, reporter=report, root_reporter=root_reporter)
+
+
+def find_root(
+    cluster: Cluster, *, root: str | None, wait_s: float, reporter: Reporter
+) -> tuple[RootClient, int]:
+    """A root that answers (the named one, one of `network.roots`, or what mDNS finds), and its serial."""
+    for address in [root] if root else cluster.network.roots:
+        client = RootClient(*parse_address(address, cluster.network.port))
+        try:
+            claim = client.claim()
+        except NetworkError:
+            if root:
+                raise
+            continue
+        if claim.cluster_id != cluster.id:
+            raise NetworkError(f"{address} is root of another cluster, {claim.cluster_id}")
+        return client, claim.serial
+    claim = wait_for_root(cluster.id, timeout_s=wait_s)
+    reporter(Note(text=f"found {claim}"))
+    return RootClient(claim.host, claim.port), claim.serial
+
+
+def parse_address(text: str, default_port: int) -> tuple[str, int]:
+    """`host`, `host:port` or `[ipv6]:port`. Raises UsageError."""
+    host, separator, port = text.rpartition(":") if "]" not in text or "]:" in text else (text, "", "")
+    if not separator:
+        host, port = text, str(default_port)
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise UsageError(f"not the address of a root: {text!r}", "write it as HOST:PORT")
+    return host.strip("[]"), int(port)
+
+
+def wait_until_stopped() -> None:
+    """Return when the process is asked to end (SIGTERM, or Ctrl-C)."""
+    stop = threading.Event()
+    previous = {
+        number: signal.signal(number, lambda _number, _frame: stop.set())
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        stop.wait()
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _join_swarms(client: RootClient, reporter: Reporter) -> Swarm:
+    try:
+        return Swarm(port=DEFAULT_SWARM_PORT, reporter=reporter, root_address=client.host)
+    except PortTakenError:
+        return Swarm(port=0, reporter=reporter, root_address=client.host)

@@ -1,0 +1,223 @@
+"""
+Promote: this machine takes the root role, with what its depot holds. Nothing is built, nothing moves.
+
+A root announces itself, answers the control service, and seeds. Its state is soft: whatever is known of
+the room is what blades report, and they will report it to the next root as well.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bladeroot.core import wire
+from bladeroot.core.claims import Claim, ClaimState
+from bladeroot.core.cluster import NAME_PATTERN
+from bladeroot.core.manifest import Manifest
+from bladeroot.core.reports import RoomState
+from bladeroot.core.signing import PublicKey
+from bladeroot.errors import ConfigError, DepotError, TrustError
+from bladeroot.events import Event, Note, Reporter, Warned, ignore
+from bladeroot.host.depot import Depot
+from bladeroot.net.control import ControlServer
+from bladeroot.net.discovery import Announcement, announce, find_claims
+from bladeroot.net.swarm import DEFAULT_SWARM_PORT, Swarm
+
+_LISTEN_S = 1.0
+"""How long to hear who else is root, before claiming an epoch above theirs."""
+
+
+def find_own_name() -> str:
+    """What this machine calls itself, as a blade's name. Raises ConfigError."""
+    name = socket.gethostname().split(".")[0].lower()
+    if not NAME_PATTERN.fullmatch(name):
+        raise ConfigError(f"this machine's host name {name!r} is no blade's name", "name one with --blade")
+    return name
+
+
+class RootRole:
+    """The role while it lasts; see `take_root_role`."""
+
+    def __init__(
+        self, depot: Depot, trusted_keys: Collection[PublicKey], cluster_id: str, reporter: Reporter
+    ) -> None:
+        self._depot = depot
+        self._trusted_keys = trusted_keys
+        self._cluster_id = cluster_id
+        self._reporter = reporter
+        self._generations: dict[int, Manifest] = {}
+        self._rejected: set[int] = set()
+        self._hashes: dict[int, str] = {}
+        self._claim: Claim | None = None
+        self._swarm: Swarm | None = None
+        self._announcement: Announcement | None = None
+        self._server: ControlServer | None = None
+
+    @property
+    def newest(self) -> Manifest:
+        """The generation with the highest serial. Raises DepotError where there is none."""
+        if not self._generations:
+            hint = "`bladeroot publish` makes one, or `bladeroot promote --publish PATH` does both"
+            raise DepotError(f"no whole generation of this cluster in {self._depot.path}", hint)
+        return self._generations[max(self._generations)]
+
+    @property
+    def room(self) -> RoomState:
+        """What blades have reported."""
+        return self._server.room if self._server else RoomState()
+
+    @property
+    def port(self) -> int:
+        """The control service's port."""
+        return self._server.port if self._server else 0
+
+    def take_in_generations(self) -> bool:
+        """Seed and announce whatever whole generation is new in the depot; True if there was one."""
+        found = False
+        for serial in self._depot.serials():
+            if serial in self._generations or serial in self._rejected:
+                continue
+            manifest = self._load(serial)
+            if manifest is not None:
+                self._generations[serial] = manifest
+                self._hashes[serial] = self._depot.read_manifest(serial).hash
+                found = True
+        if found and self._swarm is not None:
+            self._seed(self._swarm)
+            if self._announcement is not None:
+                self._announcement.update(self.claim())
+        return found
+
+    def measure_given(self) -> dict[str, Any]:
+        """What left this root over BitTorrent, by artefact of the newest generation, in bytes."""
+        if self._swarm is None:
+            return {}
+        return {
+            str(artefact.kind): {
+                "size_bytes": artefact.size_bytes,
+                "up_bytes": self._swarm.stats(artefact.info_hash).up_bytes,
+            }
+            for artefact in self.newest.artefacts
+        }
+
+    def _load(self, serial: int) -> Manifest | None:
+        try:
+            manifest = self._depot.load(serial, self._trusted_keys, self._cluster_id)
+        except (TrustError, DepotError) as error:
+            self._rejected.add(serial)
+            self._reporter(Warned(text=f"generation {serial} is not served: {error}", hint=error.hint))
+            return None
+        return manifest if self._depot.is_whole(manifest) else None
+
+    def _seed(self, swarm: Swarm) -> None:
+        for manifest in self._generations.values():
+            for artefact in manifest.artefacts:
+                swarm.seed(self._depot.torrent(artefact.info_hash), self._depot.save_path(artefact.info_hash))
+
+    def _start_claim(self, blade: str, epoch: int, priority: int, port: int) -> Claim:
+        newest = self.newest
+        self._claim = Claim(
+            cluster_id=self._cluster_id,
+            epoch=epoch,
+            serial=newest.serial,
+            manifest_hash=self._hashes[newest.serial][:16],
+            state=ClaimState.ROOT,
+            priority=priority,
+            blade=blade,
+            host="0.0.0.0",  # noqa: S104 - filled in with the address that a client used
+            port=port,
+        )
+        return self._claim
+
+    # What the control service asks for (net.control.ControlView)
+
+    def claim(self) -> Claim:
+        """The claim, with the newest serial."""
+        if self._claim is None:
+            raise DepotError("not root yet")
+        before = self._claim
+        return self._start_claim(before.blade, before.epoch, before.priority, before.port)
+
+    def serials(self) -> Sequence[int]:
+        """The generations served."""
+        return sorted(self._generations)
+
+    def signed_manifest_bytes(self, serial: int) -> bytes | None:
+        """A generation's manifest as blades read it."""
+        if serial not in self._generations:
+            return None
+        return wire.encode(self._depot.read_manifest(serial))
+
+    def torrent(self, info_hash: str) -> bytes | None:
+        """An artefact's metadata."""
+        return self._depot.torrent(info_hash) if self._depot.has(info_hash) else None
+
+    def artefact_files(self, info_hash: str) -> Sequence[Path] | None:
+        """An artefact's files in order."""
+        return self._depot.artefact_files(info_hash) if self._depot.has(info_hash) else None
+
+    def swarm_port(self) -> int:
+        """Where this root's swarm listens."""
+        return self._swarm.port if self._swarm else 0
+
+    def blade_names(self) -> Collection[str]:
+        """Whose reports count."""
+        return [entry.blade.name for entry in self.newest.blades]
+
+
+@contextmanager
+def take_root_role(
+    depot: Depot,
+    trusted_keys: Collection[PublicKey],
+    cluster_id: str,
+    *,
+    blade: str,
+    port: int,
+    priority: int = 0,
+    upload_limit: int = 0,
+    reporter: Reporter = ignore,
+) -> Iterator[RootRole]:
+    """
+    Be root for the length of the block: seed, serve, announce. `upload_limit` is in bytes per second.
+
+    What blades report comes through `reporter`, and so do the root's own swarms. Raises DepotError without
+    a generation, PortTakenError, NetworkError.
+    """
+    role = RootRole(depot, trusted_keys, cluster_id, reporter)
+    role.take_in_generations()
+    role.newest  # noqa: B018 - raises before anything is started
+    heard = find_claims(cluster_id, timeout_s=_LISTEN_S)
+    for other in heard.claims:
+        reporter(Warned(text=f"there is another root: {other}", hint="stop one of the two"))
+    epoch = max((claim.epoch for claim in heard.claims), default=0) + 1
+    role._start_claim(blade, epoch, priority, port)
+    with ControlServer(role, cluster_id=cluster_id, port=port, reporter=reporter) as server:
+        role._server = server
+
+        def report(event: Event) -> None:
+            reporter(event)
+            server.publish(event)
+
+        with _start_swarm(upload_limit, report) as swarm:
+            role._swarm = swarm
+            role._seed(swarm)
+            with announce(role._start_claim(blade, epoch, priority, server.port)) as announcement:
+                role._announcement = announcement
+                newest = role.newest
+                what = f"{newest.cluster_name} with generation {newest.serial}"
+                report(Note(text=f"{blade} is root of {what}, port {server.port}"))
+                yield role
+
+
+def serve_until(role: RootRole, stop: threading.Event, *, interval_s: float = 2.0) -> None:
+    """Serve, taking in what is published meanwhile, until `stop` is set."""
+    while not stop.wait(interval_s):
+        role.take_in_generations()
+
+
+def _start_swarm(upload_limit: int, reporter: Reporter) -> Swarm:
+    return Swarm(port=DEFAULT_SWARM_PORT, reporter=reporter, upload_limit=upload_limit)

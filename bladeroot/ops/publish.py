@@ -1,0 +1,202 @@
+"""
+Publish: a snapshot becomes the next generation in the depot.
+
+Plan (scan and split), pack runtime and extras, render every blade's overlay, make the boot code, sign.
+The manifest is written last: until then the depot has some frames more, and nothing else.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from attrs import frozen
+
+from bladeroot.core import wire
+from bladeroot.core.manifest import (
+    Artefact,
+    ArtefactKind,
+    Manifest,
+    OverlayIndex,
+    SignedManifest,
+    make_blade_entries,
+    sign_manifest,
+)
+from bladeroot.core.signing import SecretKey
+from bladeroot.core.splitting import DEFAULT_SPLIT_RULES, Part, parse_split_rules, split_members
+from bladeroot.core.tarformat import Member
+from bladeroot.errors import ConfigError, InventoryError
+from bladeroot.events import Progress, Reporter, ignore
+from bladeroot.host.archive import pack_members, read_package_order, scan_tree
+from bladeroot.host.bootloader import build_boot_payload
+from bladeroot.host.depot import ArtefactWriter, Depot
+from bladeroot.ops.folder import ClusterFolder
+from bladeroot.ops.overlays import OverlayBuilder
+from bladeroot.ops.snapshots.tree import require_tree
+from bladeroot.ops.steps import step
+
+_PARTS = {ArtefactKind.RUNTIME: Part.RUNTIME, ArtefactKind.EXTRAS: Part.EXTRAS}
+
+
+@frozen(kw_only=True)
+class PublishPlan:
+    """What would be published: which member of the snapshot goes where."""
+
+    folder: ClusterFolder
+    snapshot: Path
+    parts: Mapping[Part, list[Member]]
+
+    def count(self, part: Part) -> tuple[int, int]:
+        """How many members a part has, and their bytes before compression."""
+        members = self.parts[part]
+        return len(members), sum(member.size for member in members)
+
+
+@frozen(kw_only=True)
+class Published:
+    """A generation in the depot. `is_new` is False where the newest one already was exactly this."""
+
+    signed: SignedManifest
+    manifest: Manifest
+    is_new: bool
+
+
+def plan_publish(folder: ClusterFolder, snapshot: Path, reporter: Reporter = ignore) -> PublishPlan:
+    """
+    Scan the snapshot and split it by the cluster folder's rules; nothing is written.
+
+    Raises SnapshotError where it is none, ConfigError for bad rules, InventoryError without blades.
+    """
+    require_tree(snapshot)
+    if not folder.cluster.blades:
+        raise InventoryError(f"cluster {folder.cluster.name} has no blades", "see `bladeroot help blades`")
+    rules = parse_split_rules(_read_rules(folder.split_rules_path), str(folder.split_rules_path))
+    with step("scan", f"Scan {snapshot}", reporter):
+        members = scan_tree(snapshot)
+    return PublishPlan(folder=folder, snapshot=snapshot, parts=split_members(members, rules))
+
+
+def publish_snapshot(
+    plan: PublishPlan,
+    depot: Depot,
+    secret_key: SecretKey,
+    *,
+    threads: int | None = None,
+    reporter: Reporter = ignore,
+) -> Published:
+    """
+    Make the plan the depot's next generation. The same tree gives the same artefacts; if blades and
+    settings are the same too, there is no new generation.
+
+    Raises SnapshotError, OverlayError, DepotFullError, DepotError, ToolError.
+    """
+    cluster = plan.folder.cluster
+    package_of = read_package_order(plan.snapshot)
+
+    def pack(kind: ArtefactKind) -> Artefact:
+        with step(kind, f"Pack {kind}", reporter), depot.new_artefact() as writer:
+            packed = pack_members(
+                plan.snapshot,
+                plan.parts[_PARTS[kind]],
+                writer.write,
+                level=cluster.zstd_level,
+                package_of=package_of,
+                threads=threads,
+                reporter=reporter,
+                step=kind,
+            )
+            return writer.finish(kind, packed.files, packed.raw_size_bytes)
+
+    with depot.lock():
+        artefacts = (
+            pack(ArtefactKind.RUNTIME),
+            pack(ArtefactKind.EXTRAS),
+            _publish_overlays(plan, depot, reporter),
+            _publish_boot_code(plan, depot, reporter),
+        )
+        return _sign_and_add(plan, depot, secret_key, artefacts)
+
+
+def _publish_overlays(plan: PublishPlan, depot: Depot, reporter: Reporter) -> Artefact:
+    folder = plan.folder
+    entries = make_blade_entries(folder.cluster)
+    trusted = {path.name: path.read_bytes() for path in sorted(folder.trusted_keys_path.glob("*.pub"))}
+    toml = folder.file.read_text(encoding="utf-8")
+    builder = OverlayBuilder(folder.cluster, folder.overlays, trusted, toml, plan.snapshot)
+    title = f"Render {len(entries)} overlays"
+    with step(ArtefactKind.OVERLAYS, title, reporter), depot.new_artefact() as writer:
+        files, raw_size = [], 0
+        for done, entry in enumerate(entries, start=1):
+            built = builder.build(entry.blade)
+            files.append(writer.add_file(entry.overlay, built.tar_zst))
+            raw_size += built.raw_size_bytes
+            reporter(Progress(step=ArtefactKind.OVERLAYS, done=done, total=len(entries), unit="blades"))
+        index = OverlayIndex(blades=tuple(entry.blade.name for entry in entries))
+        files.append(writer.add_file("index", wire.encode(index)))
+        return writer.finish(ArtefactKind.OVERLAYS, files, raw_size)
+
+
+def _publish_boot_code(plan: PublishPlan, depot: Depot, reporter: Reporter) -> Artefact:
+    with (
+        step(ArtefactKind.BOOT, "Make boot code for BIOS and UEFI", reporter),
+        tempfile.TemporaryDirectory(prefix="bladeroot-boot-") as name,
+        depot.new_artefact() as writer,
+    ):
+        payload = Path(name)
+        build_boot_payload(plan.snapshot, payload)
+        return _take_directory(writer, ArtefactKind.BOOT, payload)
+
+
+def _take_directory(writer: ArtefactWriter, kind: ArtefactKind, directory: Path) -> Artefact:
+    files = [writer.add_file(path.name, path.read_bytes()) for path in sorted(directory.iterdir())]
+    return writer.finish(kind, files, sum(file.size_bytes for file in files))
+
+
+def _sign_and_add(
+    plan: PublishPlan, depot: Depot, secret_key: SecretKey, artefacts: tuple[Artefact, ...]
+) -> Published:
+    cluster = plan.folder.cluster
+    serials = depot.serials()
+    newest = depot.read_manifest(serials[-1]) if serials else None
+    before = depot.load(serials[-1], plan.folder.trusted_keys(), cluster.id) if serials else None
+    manifest = Manifest(
+        cluster_id=cluster.id,
+        cluster_name=cluster.name,
+        serial=serials[-1] + 1 if serials else 1,
+        previous=newest.hash if newest else None,
+        arch=cluster.arch,
+        created=int(time.time()),
+        kernel_command_line=cluster.kernel_command_line,
+        artefacts=artefacts,
+        blades=make_blade_entries(cluster),
+        network=cluster.network,
+    )
+    if newest is not None and before is not None and _says_the_same(manifest, before):
+        return Published(signed=newest, manifest=before, is_new=False)
+    signed = sign_manifest(manifest, secret_key)
+    depot.add_generation(signed, manifest)
+    return Published(signed=signed, manifest=manifest, is_new=True)
+
+
+def _says_the_same(one: Manifest, other: Manifest) -> bool:
+    def content(manifest: Manifest) -> tuple[object, ...]:
+        return (
+            manifest.artefacts,
+            manifest.blades,
+            manifest.kernel_command_line,
+            manifest.network,
+            manifest.arch,
+        )
+
+    return content(one) == content(other)
+
+
+def _read_rules(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return DEFAULT_SPLIT_RULES
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from error

@@ -1,0 +1,110 @@
+"""
+Telling the root what happens here: events, gathered and sent about once a second.
+
+Reports are for people and for finding peers. A root that does not answer costs nothing but being shown.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections import deque
+from collections.abc import Callable, Collection
+from types import TracebackType
+from typing import Self
+
+import attrs
+
+from bladeroot.core.reports import Report, plan_reports
+from bladeroot.errors import NetworkError
+from bladeroot.events import Event, Progress, SwarmStats
+from bladeroot.net.client import RootClient
+
+_INTERVAL_S = 1.0
+_MOST_PENDING = 500
+
+
+class RootReporter:
+    """
+    A reporter that reports to a root, in a thread of its own, while its `with` block runs.
+
+    Of progress and swarm statistics only the latest is sent; leaving the block sends what is left.
+    """
+
+    def __init__(
+        self,
+        client: RootClient,
+        *,
+        cluster_id: str,
+        blade: str,
+        swarm_port: int,
+        wants: Callable[[], Collection[str]],
+    ) -> None:
+        self._client = client
+        self._wants = wants
+        self._next = Report(
+            cluster_id=cluster_id,
+            blade=blade,
+            session=secrets.token_hex(8),
+            sequence=1,
+            swarm_port=swarm_port,
+        )
+        self._pending: deque[Event] = deque(maxlen=_MOST_PENDING)
+        self._lock = threading.Lock()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="reports", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self._done.set()
+        self._thread.join()
+        self._send()
+
+    def __call__(self, event: Event) -> None:
+        with self._lock:
+            if isinstance(event, Progress | SwarmStats):
+                self._drop_older(event)
+            self._pending.append(event)
+
+    def _drop_older(self, event: Progress | SwarmStats) -> None:
+        """What a newer one of the same kind makes superfluous, if it is the last that was said."""
+        if not self._pending:
+            return
+        last = self._pending[-1]
+        if _topic(last) == _topic(event):
+            self._pending.pop()
+        elif len(self._pending) > 1 and _topic(self._pending[-2]) == _topic(event):
+            del self._pending[-2]
+
+    def _run(self) -> None:
+        self._send()
+        while not self._done.wait(_INTERVAL_S):
+            self._send()
+
+    def _send(self) -> None:
+        with self._lock:
+            events, wants = tuple(self._pending), tuple(sorted(self._wants()))
+            self._pending.clear()
+        reports = plan_reports(attrs.evolve(self._next, wants=wants), events)
+        try:
+            for report in reports:
+                self._client.report(report)
+        except NetworkError:
+            with self._lock:
+                self._pending.extendleft(reversed(events[-(_MOST_PENDING - len(self._pending)) :]))
+            # A report that did arrive is known by its number: sending it again would be passed over.
+        self._next = attrs.evolve(self._next, sequence=reports[-1].sequence + 1)
+
+
+def _topic(event: Event) -> tuple[type[Event], str]:
+    match event:
+        case Progress():
+            return Progress, event.step
+        case SwarmStats():
+            return SwarmStats, event.artefact
+    return type(event), ""

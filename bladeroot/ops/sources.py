@@ -1,0 +1,182 @@
+"""
+Where an install gets a generation from: a root and its swarm, or a depot on this machine.
+
+The steps of an install do not know which it is; whatever comes is checked against the signed manifest.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from bladeroot.core.manifest import Artefact, SignedManifest
+from bladeroot.core.torrentfile import Torrent
+from bladeroot.errors import ArtefactError, DepotError, NetworkError
+from bladeroot.events import Note, Reporter, ignore
+from bladeroot.host.depot import Depot
+from bladeroot.net.client import RootClient
+from bladeroot.net.swarm import Address, Swarm
+
+OnFile = Callable[[str, bytes], None]
+_PEER_REFRESH_S = 5.0
+
+
+class Source(Protocol):
+    """Who has a generation."""
+
+    def read_manifest(self) -> SignedManifest:
+        """The newest manifest it offers, unchecked."""
+
+    def read_torrent(self, info_hash: str) -> bytes:
+        """An artefact's metadata, unchecked."""
+
+    def fetch(
+        self,
+        torrent_bytes: bytes,
+        torrent: Torrent,
+        save_path: Path,
+        wanted: Collection[str] | None,
+        on_file: OnFile,
+    ) -> None:
+        """Write the wanted files (None: all) below `save_path`, each verified, and hand each over once."""
+
+
+def fetch_artefact(
+    source: Source,
+    depot: Depot,
+    artefact: Artefact,
+    on_file: OnFile = lambda _name, _data: None,
+    *,
+    wanted: Collection[str] | None = None,
+) -> None:
+    """
+    Bring an artefact (or only the wanted files of it) into the depot, handing over every file verified.
+
+    What the depot holds is not fetched. A frame in it that is damaged is found here, and fetched again.
+    """
+    info_hash = artefact.info_hash
+    given: set[str] = set()
+
+    def give(name: str, data: bytes) -> None:
+        if name not in given:
+            given.add(name)
+            on_file(name, data)
+
+    if depot.has(info_hash):
+        try:
+            for name in wanted or [path.name for path in depot.artefact_files(info_hash)]:
+                give(name, depot.read_file(info_hash, name))
+        except ArtefactError:
+            depot.distrust(info_hash)
+        else:
+            return
+    torrent_bytes = source.read_torrent(info_hash)
+    torrent = depot.begin_artefact(torrent_bytes, info_hash)
+    source.fetch(torrent_bytes, torrent, depot.save_path(info_hash), wanted, give)
+    if wanted is None:
+        depot.finish_artefact(info_hash)
+
+
+class DepotSource:
+    """A depot on this machine."""
+
+    def __init__(self, depot: Depot, serial: int | None = None) -> None:
+        self._depot = depot
+        self._serial = serial
+
+    def read_manifest(self) -> SignedManifest:
+        """The chosen generation, or the newest. Raises DepotError."""
+        serials = self._depot.serials()
+        if not serials:
+            raise DepotError(f"no generation in {self._depot.path}", "`bladeroot publish` makes one")
+        return self._depot.read_manifest(self._serial or serials[-1])
+
+    def read_torrent(self, info_hash: str) -> bytes:
+        """The metadata as the depot has it."""
+        return self._depot.torrent(info_hash)
+
+    def fetch(
+        self,
+        torrent_bytes: bytes,
+        torrent: Torrent,
+        save_path: Path,
+        wanted: Collection[str] | None,
+        on_file: OnFile,
+    ) -> None:
+        """Copy file after file, each checked against its hash."""
+        del torrent_bytes
+        for file in torrent.files:
+            if wanted is None or file.name in wanted:
+                data = self._depot.read_file(torrent.info_hash, file.name)
+                (save_path / torrent.name / file.name).write_bytes(data)
+                on_file(file.name, data)
+
+
+class SwarmSource:
+    """A root, and whoever else is in its swarms. Losing the root does not end a fetch: the swarm goes on."""
+
+    def __init__(
+        self, client: RootClient, swarm: Swarm, serial: int, wants: set[str], reporter: Reporter = ignore
+    ) -> None:
+        self._client = client
+        self._swarm = swarm
+        self._serial = serial
+        self._reporter = reporter
+        self._wants = wants
+        # Info-hashes of the swarms joined: reports say them, so that other blades find this one.
+
+    def read_manifest(self) -> SignedManifest:
+        """The generation that the root announced. Raises NetworkError."""
+        return self._client.manifest(self._serial)
+
+    def read_torrent(self, info_hash: str) -> bytes:
+        """The metadata from the root. Raises NetworkError."""
+        return self._client.torrent(info_hash)
+
+    def fetch(
+        self,
+        torrent_bytes: bytes,
+        torrent: Torrent,
+        save_path: Path,
+        wanted: Collection[str] | None,
+        on_file: OnFile,
+    ) -> None:
+        """Join the artefact's swarm, and stay in it afterwards."""
+        self._wants.add(torrent.info_hash)
+        with self._fresh_peers(torrent.info_hash):
+            self._swarm.fetch(
+                torrent_bytes,
+                save_path,
+                peers=self._find_peers(torrent.info_hash),
+                wanted=wanted,
+                on_piece=on_file,
+            )
+
+    def _find_peers(self, info_hash: str) -> tuple[Address, ...]:
+        try:
+            return tuple(self._client.peers(info_hash))
+        except NetworkError as error:
+            self._reporter(Note(text=f"no peers from the root, going on with those that are known: {error}"))
+            return ()
+
+    @contextmanager
+    def _fresh_peers(self, info_hash: str) -> Iterator[None]:
+        """Ask the root again now and then: blades that started later are peers too."""
+        done = threading.Event()
+
+        def refresh() -> None:
+            while not done.wait(_PEER_REFRESH_S):
+                peers = self._find_peers(info_hash)
+                if info_hash in self._swarm.info_hashes():
+                    self._swarm.add_peers(info_hash, peers)
+
+        thread = threading.Thread(target=refresh, name="peer-refresh", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()

@@ -1,0 +1,120 @@
+"""The live table: every blade's step, progress, rate and peers, folded from the event stream."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from types import TracebackType
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from bladeroot.core.reports import BladePhase, BladeState, RoomState
+from bladeroot.core.sizes import render_about
+from bladeroot.events import Event
+
+_REFRESH_PER_S = 4
+_BAR_WIDTH = 18
+_PHASE_STYLES = {
+    BladePhase.WAITING: "dim",
+    BladePhase.WORKING: "",
+    BladePhase.FINISHED: "green",
+    BladePhase.FAILED: "bold red",
+}
+
+
+def render_room(room: RoomState, title: str = "") -> Table:
+    """The room as a table, a row a blade; this process itself (subject "") is not shown."""
+    table = Table(
+        title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False
+    )
+    table.add_column("BLADE", no_wrap=True, min_width=6)
+    table.add_column("STEP", no_wrap=True, min_width=26)
+    table.add_column("PROGRESS", no_wrap=True, min_width=_BAR_WIDTH + 5)
+    for heading in ("DOWN", "UP"):
+        table.add_column(heading, justify="right", no_wrap=True, min_width=10)
+    table.add_column("PEERS", justify="right")
+    table.add_column("FROM OTHERS", justify="right", no_wrap=True)
+    for name, state in sorted(room.blades.items()):
+        if name:
+            table.add_row(*_render_row(state), style=_PHASE_STYLES[state.phase])
+    return table
+
+
+def _render_row(state: BladeState) -> tuple[str | Text | Table, ...]:
+    return (
+        state.blade,
+        _describe_step(state),
+        _render_progress(state),
+        _format_rate(state.down_rate),
+        _format_rate(state.up_rate),
+        str(state.peers or ""),
+        _format_share(state),
+    )
+
+
+def _describe_step(state: BladeState) -> Text:
+    match state.phase:
+        case BladePhase.FAILED:
+            return Text(state.failure, overflow="ellipsis")
+        case BladePhase.FINISHED:
+            took = sum(state.steps_s.values())
+            return Text(f"installed in {took:.0f} s" if took else "finished")
+        case BladePhase.WAITING:
+            return Text("waiting")
+    return Text(state.title or state.step, overflow="ellipsis")
+
+
+def _render_progress(state: BladeState) -> Text | Table:
+    if state.phase is BladePhase.FINISHED or not state.total:
+        return Text("")
+    cell = Table.grid(padding=(0, 1))
+    share = min(1.0, state.done / state.total)
+    cell.add_row(ProgressBar(total=1.0, completed=share, width=_BAR_WIDTH), f"{share:4.0%}")
+    return cell
+
+
+def _format_rate(rate: int) -> str:
+    return f"{render_about(rate)}/s" if rate else ""
+
+
+def _format_share(state: BladeState) -> str:
+    """How much of what it has came from other blades, not from the root."""
+    down = sum(stats.down_bytes for stats in state.swarms.values())
+    from_root = sum(stats.from_root_bytes for stats in state.swarms.values())
+    return f"{1 - min(from_root, down) / down:.0%}" if down else ""
+
+
+class LiveTable:
+    """A reporter that keeps a table on the terminal up to date while its `with` block runs."""
+
+    def __init__(self, console: Console, room: RoomState | None = None, title: str = "") -> None:
+        self.room = room or RoomState()
+        self._title = title
+        self._lock = threading.Lock()
+        self._live = Live(console=console, refresh_per_second=_REFRESH_PER_S, get_renderable=self._render)
+
+    def expect(self, blades: Iterable[str]) -> None:
+        """Show these blades from the beginning, and no others."""
+        with self._lock:
+            self.room = RoomState.of(blades)
+
+    def __call__(self, event: Event) -> None:
+        with self._lock:
+            self.room = self.room.with_event(event)
+
+    def __enter__(self) -> LiveTable:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def _render(self) -> Table:
+        with self._lock:
+            return render_room(self.room, self._title)
