@@ -1,0 +1,300 @@
+"""
+GRUB on a disk, for BIOS and UEFI at once, and which slot it boots.
+
+The BIOS boot code is written here, not by grub-bios-setup: so it needs no map of devices, is right on
+loop devices, and changes over with one write of one sector.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from bladeroot.core.bootplan import (
+    BIOS_BOOT_NUMBER,
+    EFI_LOADERS,
+    GRUB_CFG,
+    GRUBENV,
+    SLOT_VARIABLE,
+    KernelFiles,
+    Platform,
+    plan_mkimage,
+    render_grub_cfg,
+    render_grubenv,
+    render_slot_cfg,
+    slot_cfg_path,
+)
+from bladeroot.core.disklayout import BIOS_BOOT_SIZE_BYTES, SLOTS, Use
+from bladeroot.errors import ArtefactError, DiskError, SnapshotError
+from bladeroot.host.blockdev import OpenDisk
+from bladeroot.host.esp import (
+    has_esp_file,
+    has_sound_grubenv,
+    read_esp_file,
+    read_grubenv,
+    rename_esp_file,
+    write_esp_file,
+    write_grubenv,
+)
+from bladeroot.host.run import find_tool, run
+
+__all__ = [
+    "BOOT_FILES",
+    "build_boot_payload",
+    "commit_slot",
+    "find_kernels",
+    "install_boot_code",
+    "read_committed",
+    "read_esp_file",
+    "write_esp_file",
+    "write_slot_config",
+]
+
+BOOT_FILES = ("boot.img", "core.img", "grubx64.efi")
+
+SECTOR_BYTES = 512
+_BOOT_CODE_BYTES = 440
+# GRUB 2.06, include/grub/i386/pc/boot.h: GRUB_BOOT_MACHINE_KERNEL_SECTOR, _DRIVE_CHECK, _LIST_SIZE
+# and GRUB_BOOT_I386_PC_KERNEL_SEG; what is done with them: util/setup.c.
+_KERNEL_SECTOR_OFFSET = 0x5C
+_DRIVE_CHECK_OFFSET = 0x66
+_NOPS = b"\x90\x90"
+_BLOCK_LIST = struct.Struct("<QHH")
+_KERNEL_SEGMENT = 0x800
+_PARKED_SUFFIX = ".off"
+"""UEFI's loaders are called so while nothing is committed: a UEFI goes on to its next device only where it
+finds no loader. One that starts and ends leaves it in its setup menu, where a blade would stay for ever."""
+_HALF_BYTES = BIOS_BOOT_SIZE_BYTES // 2
+
+
+def build_boot_payload(snapshot: Path | None, out: Path) -> tuple[Path, ...]:
+    """
+    Make boot.img, core.img and grubx64.efi in `out`; the same input gives the same bytes.
+
+    They are of the snapshot's GRUB where it has the version that grub-mkimage is of, else of this machine's.
+    Raises SnapshotError where neither has both platforms.
+    """
+    find_tool("grub-mkimage")
+    bios = _find_modules(snapshot, Platform.BIOS)
+    uefi = _find_modules(snapshot, Platform.UEFI)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "boot.img").write_bytes((bios / "boot.img").read_bytes())
+    run(plan_mkimage(Platform.BIOS, bios, out / "core.img"))
+    run(plan_mkimage(Platform.UEFI, uefi, out / "grubx64.efi"))
+    return tuple(out / name for name in BOOT_FILES)
+
+
+def install_boot_code(disk: OpenDisk, payload: Path, *, kernel_command_line: str = "") -> None:
+    """
+    Write GRUB for both firmwares, its grub.cfg, and a grubenv if there is none. Commits nothing.
+
+    A slot that is committed stays bootable at every instant. Raises ArtefactError for a broken payload.
+    """
+    parts = {name: _read_part(payload / name) for name in BOOT_FILES}
+    if not has_sound_grubenv(disk):
+        write_esp_file(disk, GRUBENV, render_grubenv({}))
+    write_esp_file(disk, GRUB_CFG, render_grub_cfg(kernel_command_line))
+    is_committed = read_committed(disk) is not None
+    for path in EFI_LOADERS:
+        if not is_committed and has_esp_file(disk, path):
+            rename_esp_file(disk, path, path + _PARKED_SUFFIX)
+        write_esp_file(disk, path if is_committed else path + _PARKED_SUFFIX, parts["grubx64.efi"])
+    if disk.sector_bytes == SECTOR_BYTES:  # no BIOS starts a disk with sectors of 4 KiB
+        _write_bios_code(disk, parts["boot.img"], parts["core.img"])
+
+
+def write_slot_config(
+    disk: OpenDisk,
+    slot: Use,
+    *,
+    partition_number: int,
+    filesystem_uuid: str,
+    kernels: tuple[KernelFiles, ...],
+    kernel_command_line: str,
+) -> None:
+    """Tell GRUB how to boot a slot, for when it is committed."""
+    text = render_slot_cfg(
+        slot,
+        partition_number=partition_number,
+        filesystem_uuid=filesystem_uuid,
+        kernels=kernels,
+        kernel_command_line=kernel_command_line,
+    )
+    write_esp_file(disk, slot_cfg_path(slot), text)
+
+
+def commit_slot(disk: OpenDisk, slot: Use | None, facts: Mapping[str, str] | None = None) -> None:
+    """
+    Make GRUB boot this slot from now on (None: nothing); `facts` replace what else stands in grubenv.
+
+    The last thing of an install: one write of one sector. Raises DiskError if the slot has no config.
+    """
+    if slot is None:
+        write_grubenv(disk, dict(facts or {}))
+        for path in EFI_LOADERS:
+            if has_esp_file(disk, path):
+                rename_esp_file(disk, path, path + _PARKED_SUFFIX)
+        return
+    if not has_esp_file(disk, slot_cfg_path(slot)):
+        raise DiskError(f"{disk.source}: slot {slot} has no {slot_cfg_path(slot)}: nothing to commit")
+    for path in EFI_LOADERS:
+        if has_esp_file(disk, path + _PARKED_SUFFIX):
+            rename_esp_file(disk, path + _PARKED_SUFFIX, path)
+        elif not has_esp_file(disk, path):
+            raise DiskError(f"{disk.source}: no {path} on the ESP", "install the boot code first")
+    write_grubenv(disk, {**(facts or {}), SLOT_VARIABLE: str(slot)})
+
+
+def read_committed(disk: OpenDisk) -> Use | None:
+    """The slot that GRUB boots; None where nothing is installed."""
+    value = read_grubenv(disk).get(SLOT_VARIABLE)
+    return next((slot for slot in SLOTS if slot == value), None)
+
+
+def find_kernels(root: Path) -> tuple[KernelFiles, ...]:
+    """
+    What GRUB shall try to boot in a tree, in order: the distribution's links, then the newest kernel.
+
+    The links (Debian keeps /vmlinuz, openSUSE /boot/vmlinuz) follow a kernel that is upgraded in the slot
+    later; the files by name are there when the links are not. Raises SnapshotError where there is none.
+    """
+    found: list[KernelFiles] = []
+    for kernel, initramfs in (
+        ("/vmlinuz", "/initrd.img"),
+        ("/boot/vmlinuz", "/boot/initrd.img"),
+        ("/boot/vmlinuz", "/boot/initrd"),
+    ):
+        if _is_file(root, kernel) and _is_file(root, initramfs):
+            found.append(KernelFiles(kernel=kernel, initramfs=initramfs))
+            break
+    boot = root / "boot"
+    names = [path.name for path in boot.glob("vmlinuz-*")] if boot.is_dir() else []
+    for name in sorted(names, key=_version_key, reverse=True):
+        version = name.removeprefix("vmlinuz-")
+        candidates = (
+            f"initrd.img-{version}",
+            f"initramfs-{version}.img",
+            f"initramfs-{version}",
+            f"initrd-{version}",
+        )
+        initramfs_name = next((each for each in candidates if (boot / each).is_file()), None)
+        if initramfs_name:
+            found.append(KernelFiles(kernel=f"/boot/{name}", initramfs=f"/boot/{initramfs_name}"))
+            break
+    if not found:
+        raise SnapshotError(
+            f"{root} has no kernel with an initramfs in /boot",
+            "install a kernel in the snapshot, and let its package make the initramfs",
+        )
+    return tuple(found)
+
+
+def _find_modules(snapshot: Path | None, platform: Platform) -> Path:
+    folder = Path("usr/lib/grub") / platform
+    said = run(["grub-mkimage", "--version"]).stdout.split()
+    version = said[-1] if said else ""
+    if snapshot and _read_version(snapshot / folder) == version:
+        return snapshot / folder
+    if (Path("/") / folder / "modinfo.sh").is_file():
+        return Path("/") / folder
+    package = {Platform.BIOS: "grub-pc-bin", Platform.UEFI: "grub-efi-amd64-bin"}[platform]
+    raise SnapshotError(
+        f"no GRUB for {platform}, neither in the snapshot nor on this machine", f"apt install {package}"
+    )
+
+
+def _read_version(folder: Path) -> str | None:
+    try:
+        text = (folder / "modinfo.sh").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    match = re.search(r'^grub_version="(.*)"$', text, re.MULTILINE)
+    return match.group(1) if match else None
+
+
+def _read_part(path: Path) -> bytes:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ArtefactError(
+            f"boot payload: {path}: {error.strerror}", "publish the generation again"
+        ) from error
+    least = SECTOR_BYTES if path.name == "boot.img" else 2 * SECTOR_BYTES
+    if len(data) < least or (path.name == "core.img" and len(data) > _HALF_BYTES):
+        raise ArtefactError(
+            f"boot payload: {path.name} has {len(data)} bytes", "publish the generation again"
+        )
+    return data
+
+
+def _is_file(root: Path, path: str) -> bool:
+    """A file in the tree, its links followed as they will be when the tree is /."""
+    for _step in range(8):
+        place = root / path.lstrip("/")
+        if not place.is_symlink():
+            return place.is_file()
+        path = os.path.normpath(os.path.join("/", os.path.dirname(path), os.readlink(place)))
+    return False
+
+
+def _version_key(name: str) -> list[tuple[int, str]]:
+    """Sorts 6.9 before 6.10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.findall(r"\d+|\D+", name)]
+
+
+@contextmanager
+def _opened(device: Path) -> Iterator[int]:
+    descriptor = os.open(device, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _write_bios_code(disk: OpenDisk, boot: bytes, core: bytes) -> None:
+    """
+    Write core.img to the half of its partition that is not in use, then point sector 0 to it.
+
+    With nothing to change nothing is written.
+    """
+    node = disk.partition(BIOS_BOOT_NUMBER)
+    start = int((Path("/sys/class/block") / node.name / "start").read_text())
+    half_sectors = _HALF_BYTES // SECTOR_BYTES
+    with _opened(disk.device) as whole, _opened(node) as area:
+        first = os.pread(whole, SECTOR_BYTES, 0)
+        sectors = (start, start + half_sectors)
+        for sector in sectors:
+            placed = place_core(core, sector)
+            there = os.pread(area, len(placed), (sector - start) * SECTOR_BYTES)
+            if first == place_boot(boot, first, sector) and there == placed:
+                return
+        (active,) = struct.unpack_from("<Q", first, _KERNEL_SECTOR_OFFSET)
+        sector = sectors[1] if active == sectors[0] else sectors[0]
+        os.pwrite(area, place_core(core, sector), (sector - start) * SECTOR_BYTES)
+        os.fsync(area)
+        os.pwrite(whole, place_boot(boot, first, sector), 0)
+        os.fsync(whole)
+
+
+def place_core(core: bytes, sector: int) -> bytes:
+    """core.img as it stands at that sector: its first sector ends with the list of where the others are."""
+    padded = bytearray(core.ljust(-(-len(core) // SECTOR_BYTES) * SECTOR_BYTES, b"\0"))
+    others = len(padded) // SECTOR_BYTES - 1
+    segment = _KERNEL_SEGMENT + (SECTOR_BYTES >> 4)
+    _BLOCK_LIST.pack_into(padded, SECTOR_BYTES - _BLOCK_LIST.size, sector + 1, others, segment)
+    # A block of length 0 ends the list, which grows downwards.
+    _BLOCK_LIST.pack_into(padded, SECTOR_BYTES - 2 * _BLOCK_LIST.size, 0, 0, 0)
+    return bytes(padded)
+
+
+def place_boot(boot: bytes, sector_zero: bytes, core_sector: int) -> bytes:
+    """Sector 0 with boot.img's code; the disk's signature and its protective MBR stay."""
+    code = bytearray(boot[:_BOOT_CODE_BYTES])
+    struct.pack_into("<Q", code, _KERNEL_SECTOR_OFFSET, core_sector)
+    # Lets boot.img correct the drive number 0x00 or 0x01 that some BIOSes pass for the first hard disk.
+    code[_DRIVE_CHECK_OFFSET : _DRIVE_CHECK_OFFSET + len(_NOPS)] = _NOPS
+    return bytes(code) + sector_zero[_BOOT_CODE_BYTES:]
