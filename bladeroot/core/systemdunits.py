@@ -25,7 +25,7 @@ SEARCH_PATH = (
 """Where units are looked for, the strongest first (systemd.unit(5), "Unit File Load Path")."""
 
 _SUFFIX = re.compile(r"\.(service|socket|device|mount|automount|swap|target|path|timer|slice|scope)$")
-_NAME = re.compile(r"[A-Za-z0-9:_.\\-]+(@[A-Za-z0-9:_.\\@-]*)?")
+_NAME = re.compile(r"[A-Za-z0-9:_\\-][A-Za-z0-9:_.\\-]*(@[A-Za-z0-9:_.\\@-]*)?")
 _LINK_KINDS = {"wanted_by": "wants", "required_by": "requires", "upheld_by": "upholds"}
 WANTS_SUFFIXES = (".wants", ".requires", ".upholds")
 

@@ -186,6 +186,8 @@ def _service_lines(plan: OverlayPlan) -> list[str]:
 def _entry_lines(entry: OverlayEntry | None) -> list[str]:
     if entry is None:
         return []
+    if entry.kind == "deletion":
+        return ["# deleted"]
     head = f"# {entry.kind}, {entry.mode:04o} {entry.owner}:{entry.group}"
     if entry.target:
         return [f"{head}, -> {entry.target}"]
@@ -221,6 +223,7 @@ def _render_plan(plan: OverlayPlan) -> RenderableType:
                 ", ".join(entry.overrides),
             )
             for entry in plan.entries
+            if plan.with_snapshot or entry.kind != "directory"  # most are the snapshot's own
         ),
         right=["size"],
     )
