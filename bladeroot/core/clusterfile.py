@@ -179,6 +179,10 @@ def _explain_syntax(message: str, source: str) -> tuple[str, str]:
     what, line, column = match.groups()
     if line is None:
         return f"{source}: not TOML: {what} at the end of the file", "a quote or bracket may be open"
+    twice = re.fullmatch(r"Cannot declare \((.*?),?\) twice", what)
+    if twice:
+        table = ".".join(part.strip(" '\"") for part in twice[1].split(","))
+        return f"{source}:{line}: [{table}] is there twice", "put both into one, or give one another name"
     return f"{source}:{line}: not TOML: {what} (column {column})", 'strings need quotes: name = "web01"'
 
 

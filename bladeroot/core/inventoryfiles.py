@@ -31,6 +31,7 @@ def parse_blades(
     Each is what the file says, by field of `Blade`. `role` and `prefix_length` (for addresses without
     one) are for what it does not say. Raises ConfigError or InventoryError with file and line.
     """
+    text = text.removeprefix("\ufeff")
     if re.search(r"^\s*dhcp-host\s*=", text, re.MULTILINE):
         found = _parse_dnsmasq(text, source)
     elif _ISC_HOST.search(text):
@@ -130,10 +131,10 @@ def _parse_csv(text: str, source: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _read_column(cell: str, where: str) -> str:
-    name = cell.strip().lower().lstrip("﻿")
+    name = cell.strip().lower()
     name = _ALIASES.get(name, name)
     if name.startswith(FACT_PREFIX) and name != FACT_PREFIX:
-        return cell.strip().lstrip("\ufeff")
+        return cell.strip()
     if name not in CSV_COLUMNS:
         raise ConfigError(f"{where}: unknown column {cell.strip()!r}", closest(name, CSV_COLUMNS))
     return name

@@ -19,7 +19,7 @@ from bladeroot.errors import (
     TrustError,
     UsageError,
 )
-from bladeroot.ui.cli.options import open_depot, open_folder
+from bladeroot.ui.cli.options import find_folder_if_any, open_depot
 from bladeroot.ui.cli.output import Output, make_facts, make_table
 from bladeroot.ui.cli.parser import Parser, Verbs, add_dry_run, add_verb, add_verbs
 
@@ -244,13 +244,11 @@ def _serial(text: str) -> int:
 
 
 def _find_trust(args: argparse.Namespace) -> Trust | None:
-    """What to check with; None on a machine without a cluster folder, unless one was named."""
-    from bladeroot.ops.folder import find_folder
     from bladeroot.ops.generations import Trust
 
-    if args.cluster is None and not (find_folder() / "cluster.toml").exists():
+    folder = find_folder_if_any(args)
+    if folder is None:
         return None
-    folder = open_folder(args)
     return Trust(cluster_id=folder.cluster.id, keys=folder.trusted_keys())
 
 

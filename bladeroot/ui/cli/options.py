@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from bladeroot.core.signing import SecretKey
 from bladeroot.errors import SigningKeyError
-from bladeroot.ops.folder import ClusterFolder
+from bladeroot.ops.folder import DEFAULT_FOLDER, ClusterFolder
 
 if TYPE_CHECKING:
     from bladeroot.host.depot import Depot
@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 def open_folder(args: argparse.Namespace) -> ClusterFolder:
     """The cluster folder of --cluster, $BLADEROOT_CLUSTER or /etc/bladeroot."""
     return ClusterFolder.open(args.cluster)
+
+
+def find_folder_if_any(args: argparse.Namespace) -> ClusterFolder | None:
+    """The cluster folder; None on a machine that has none, unless one was named."""
+    if args.cluster is None and not os.environ.get("BLADEROOT_CLUSTER") and not DEFAULT_FOLDER.exists():
+        return None
+    return open_folder(args)
 
 
 def depot_path(args: argparse.Namespace) -> Path:

@@ -52,6 +52,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of leaving, so that there is one place that turns errors into text."""
+        if message.endswith("are required: VERB"):
+            raise UsageError(f"`{self.prog}` needs a verb", f"`{self.prog} --help` lists them")
         raise UsageError(message, f"see `{self.prog} --help`")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
@@ -213,7 +215,7 @@ def _manual_sections(manual: dict[str, Any], width: int) -> list[str]:
         if manual.get(heading)
     ]
     if "errors" in manual:
-        codes = [("0", "done"), ("2", "the command line does not make sense")]
+        codes = [("0", "Done."), ("2", UsageError.__doc__ or "")]
         codes += [
             (str(error.exit_code), (error.__doc__ or "").strip().splitlines()[0])
             for error in manual["errors"]
