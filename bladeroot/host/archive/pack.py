@@ -6,7 +6,7 @@ import os
 import queue
 import stat
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import zstandard
@@ -15,6 +15,7 @@ from attrs import frozen
 from bladeroot.core.framing import (
     INDEX_NAME,
     Content,
+    CutSizes,
     Frame,
     FrameIndex,
     PlannedFrame,
@@ -52,6 +53,7 @@ def pack_members(
     level: int,
     package_of: Mapping[bytes, str],
     threads: int | None = None,
+    cuts: CutSizes | None = None,
     reporter: Reporter = ignore,
     step: str = "pack",
 ) -> PackResult:
@@ -63,7 +65,8 @@ def pack_members(
     """
     check_links(members)
     packing = _Packing(os.fsencode(root), write, level, reporter, step, members)
-    frames = packing.run(threads or len(os.sched_getaffinity(0)), package_of)
+    planned = plan_frames(members, package_of, cuts)
+    frames = packing.run(planned, threads or len(os.sched_getaffinity(0)))
     index = make_index(frames, members)
     data = render_index(index)
     write(INDEX_NAME, data)
@@ -103,20 +106,19 @@ class _Packing:
         self._level = level
         self._reporter = reporter
         self._step = step
-        self._members = members
         self._total = sum(member.data_size for member in members)
         self._done = 0
         self._lock = threading.Lock()
         self._frames: dict[int, Frame] = {}
         self._failure: BaseException | None = None
 
-    def run(self, threads: int, package_of: Mapping[bytes, str]) -> list[Frame]:
+    def run(self, frames: Iterator[PlannedFrame], threads: int) -> list[Frame]:
         jobs: queue.Queue[tuple[int, PlannedFrame] | None] = queue.Queue(maxsize=threads + 1)
         workers = [threading.Thread(target=self._work, args=(jobs,), daemon=True) for _ in range(threads)]
         for worker in workers:
             worker.start()
         try:
-            for number, planned in enumerate(plan_frames(self._members, package_of)):
+            for number, planned in enumerate(frames):
                 jobs.put((number, planned))
                 if self._failure is not None:
                     break

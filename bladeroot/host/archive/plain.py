@@ -76,7 +76,7 @@ def pack_plain(entries: Iterable[PlainEntry], *, level: int = 12) -> bytes:
 
 def extract_plain(archive: bytes | Path, target: Path) -> None:
     """
-    Put an overlay's archive over the tree at `target`: deletions first, then files in place of what was there.
+    Put an overlay's archive over a tree: deletions first, then files in place of what was there.
 
     Directories that it only passes through keep their times. Raises ArtefactError for what is no such
     archive, SnapshotError for a file whose path goes through what is no directory there (a symlink).
