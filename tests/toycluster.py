@@ -1,0 +1,67 @@
+"""A published toy OS for tests: a cluster folder, an operator's key and a depot, all small."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import attrs
+from attrs import frozen
+
+from bladeroot.core.cluster import MIB, Blade, Layout
+from bladeroot.core.manifest import Manifest
+from bladeroot.core.signing import SecretKey
+from bladeroot.host.depot import Depot
+from bladeroot.ops.folder import ClusterFolder, init_cluster
+from bladeroot.ops.publish import plan_publish, publish_snapshot
+from tests.toyos import TOY_KERNEL_COMMAND_LINE, build_toy_os
+
+DISK_SIZE_BYTES = 768 * MIB
+LAYOUT = Layout(esp_size_bytes=48 * MIB, slot_size_bytes=256 * MIB, data_min_size_bytes=256 * MIB)
+BLADES = ("web01", "web02", "web03")
+
+
+@frozen
+class ToyCluster:
+    """What `make_toy_cluster` made; `manifest` is generation 1."""
+
+    folder: ClusterFolder
+    secret_key: SecretKey
+    snapshot: Path
+    depot: Depot
+    manifest: Manifest
+
+    def publish(self) -> Manifest:
+        """Publish the snapshot as it is now."""
+        plan = plan_publish(self.folder, self.snapshot)
+        return publish_snapshot(plan, self.depot, self.secret_key).manifest
+
+    def make_disk(self, path: Path, size_bytes: int = DISK_SIZE_BYTES) -> Path:
+        """An empty disk."""
+        with path.open("wb") as file:
+            file.truncate(size_bytes)
+        return path
+
+
+def make_toy_cluster(directory: Path, layout: Layout = LAYOUT) -> ToyCluster:
+    """A cluster of toy blades, with generation 1 in its depot."""
+    snapshot = directory / "snapshot"
+    build_toy_os(snapshot)
+    (snapshot / "usr/share/doc/toy").mkdir(parents=True)
+    (snapshot / "usr/share/doc/toy/README.gz").write_bytes(b"of the extras\n")
+    made = init_cluster(
+        directory / "cluster",
+        name="toy",
+        blades=[Blade(name=name, role="web") for name in BLADES],
+        kernel_command_line=TOY_KERNEL_COMMAND_LINE,
+        secret_key_path=directory / "operator.key",
+    )
+    shutil.rmtree(made.folder.overlays)  # what ships is about a real distribution
+    files = made.folder.overlays / "role/web/files/etc"
+    files.mkdir(parents=True)
+    (files / "toyos-says.j2").write_text("{{ blade.name }} of {{ cluster.name }}\n")
+    folder = made.folder.save(attrs.evolve(made.folder.cluster, layouts={"default": layout}))
+    secret_key = folder.secret_key(lambda _prompt: "", directory / "operator.key")
+    depot = Depot.create(directory / "depot")
+    published = publish_snapshot(plan_publish(folder, snapshot), depot, secret_key)
+    return ToyCluster(folder, secret_key, snapshot, depot, published.manifest)
