@@ -65,7 +65,8 @@ class Parser(argparse.ArgumentParser):
         """NAME, USAGE, DESCRIPTION, arguments and options, EXAMPLES, FILES, EXIT CODES."""
         width = min(shutil.get_terminal_size().columns, _MAX_WIDTH) - 2
         summary = self.manual.get("summary", "")
-        parts = [_section("NAME", [f"{self.prog} - {summary}" if summary else self.prog])]
+        name = f"{self.prog} - {summary}" if summary else self.prog
+        parts = [_section("NAME", textwrap.wrap(name, width, subsequent_indent="  "))]
         formatter = self._get_formatter()
         own = [action for action in self._actions if action not in self.global_options._group_actions]
         formatter.add_usage(self.usage, own, self._mutually_exclusive_groups, prefix="")
