@@ -11,9 +11,12 @@ import argparse
 import importlib
 import importlib.util
 import os
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
+from types import FrameType
 
 from bladeroot.errors import BladerootError, InterruptedByUserError, PrivilegeError
 from bladeroot.ui.cli.output import Output
@@ -44,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     out = Output(as_json="--json" in words)
     debug = "--debug" in words or bool(os.environ.get("BLADEROOT_DEBUG"))
+    _end_in_order_on_sigterm()
     try:
         args = build_parser(words).parse_args(words)
         out = Output(as_json=args.json, quiet=args.quiet, verbose=args.verbose)
@@ -83,6 +87,16 @@ def _explain_os_error(error: OSError) -> BladerootError:
     if isinstance(error, PermissionError):
         return PrivilegeError(what, "run it as root, or with sudo")
     return BladerootError(what)
+
+
+def _end_in_order_on_sigterm() -> None:
+    """Let SIGTERM unwind like Ctrl-C, so that what is mounted, attached and started is given back."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, interrupt)
 
 
 def build_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
