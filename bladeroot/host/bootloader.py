@@ -28,7 +28,7 @@ from bladeroot.core.bootplan import (
     render_slot_cfg,
     slot_cfg_path,
 )
-from bladeroot.core.disklayout import BIOS_BOOT_SIZE_BYTES, SLOTS, Use
+from bladeroot.core.disklayout import BIOS_BOOT_SIZE_BYTES, SLOTS, DiskPlan, Use
 from bladeroot.errors import ArtefactError, DiskError, SnapshotError
 from bladeroot.host.blockdev import OpenDisk
 from bladeroot.host.esp import (
@@ -50,6 +50,7 @@ __all__ = [
     "install_boot_code",
     "read_committed",
     "read_esp_file",
+    "release_slot",
     "write_esp_file",
     "write_slot_config",
 ]
@@ -147,6 +148,19 @@ def commit_slot(disk: OpenDisk, slot: Use | None, facts: Mapping[str, str] | Non
         elif not has_esp_file(disk, path):
             raise DiskError(f"{disk.source}: no {path} on the ESP", "install the boot code first")
     write_grubenv(disk, {**(facts or {}), SLOT_VARIABLE: str(slot)})
+
+
+def release_slot(disk: OpenDisk, plan: DiskPlan) -> bool:
+    """
+    Before anything is formatted: if the plan does not keep the slot that boots now, let nothing boot.
+
+    Else a power cut would leave a disk that boots half a system. True where something was released.
+    """
+    committed = read_committed(disk)
+    if committed is None or any(part.keep and part.use is committed for part in plan.partitions):
+        return False
+    commit_slot(disk, None)
+    return True
 
 
 def read_committed(disk: OpenDisk) -> Use | None:
