@@ -14,6 +14,7 @@ from bladeroot.core.cluster import Blade, Cluster
 from bladeroot.core.overlay import Layer, LayerFile
 from bladeroot.core.overlaysettings import LayerSettings, ModeSetting, ServiceSwitch, SwitchAction
 from bladeroot.core.overlaytree import EntryKind
+from bladeroot.core.templates import split_address
 
 OWN_LAYER = "bladeroot"
 FOLDER = "etc/bladeroot"
@@ -87,7 +88,7 @@ def _hosts_lines(cluster: Cluster, blade: Blade) -> Iterator[str]:
         yield f"127.0.1.1\t{_names(cluster, blade.name)}\n"
     for _name, one in sorted(cluster.blades.items()):
         if one.address:
-            yield f"{ip_interface(one.address).ip}\t{_names(cluster, one.name)}\n"
+            yield f"{split_address(one.address)[0]}\t{_names(cluster, one.name)}\n"
 
 
 def _names(cluster: Cluster, name: str) -> str:

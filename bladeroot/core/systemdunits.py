@@ -193,11 +193,8 @@ def _with_also(unit: Unit, find: FindUnit, passed_over: Collection[str]) -> list
 
 
 def _with_instance(unit: Unit) -> Unit:
-    if not is_template(unit.name):
+    if not is_template(unit.name) or not unit.install.default_instance:
         return unit
-    if not unit.install.default_instance:
-        hint = f"name an instance: {unit.name.replace('@.', '@x.')}"
-        raise OverlayError(f"{unit.name} is a template without a DefaultInstance", hint)
     instance = _fill_in(unit.install.default_instance, unit)
     return evolve(unit, name=unit.name.replace("@.", f"@{instance}."))
 
@@ -210,9 +207,11 @@ def _links_of(unit: Unit) -> Iterator[UnitLink]:
             yield UnitLink(f"{CONFIG_DIRECTORY}/{alias_name}", target)
     for attribute, kind in _LINK_KINDS.items():
         for by in getattr(unit.install, attribute):
-            yield UnitLink(
-                f"{CONFIG_DIRECTORY}/{complete_name(_fill_in(by, unit))}.{kind}/{unit.name}", target
-            )
+            by_name = complete_name(_fill_in(by, unit))
+            if is_template(unit.name) and not is_template(by_name):
+                hint = f"name an instance: {unit.name.replace('@.', '@x.')}"
+                raise OverlayError(f"{unit.name} is a template without a DefaultInstance", hint)
+            yield UnitLink(f"{CONFIG_DIRECTORY}/{by_name}.{kind}/{unit.name}", target)
 
 
 def _fill_in(text: str, unit: Unit) -> str:

@@ -8,6 +8,7 @@ Whatever has no value is undefined, and using it is an error; `{{ blade.rack | d
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from ipaddress import ip_interface
 from typing import Any
 
@@ -70,8 +71,15 @@ def make_template_facts(cluster: Cluster, blade: Blade, switched_services: Seque
     )
 
 
+@lru_cache(maxsize=4096)  # every blade's overlay names every blade
+def split_address(address: str) -> tuple[str, int]:
+    """`10.77.0.11/24` as address and prefix length."""
+    interface = ip_interface(address)
+    return str(interface.ip), interface.network.prefixlen
+
+
 def _blade_facts(blade: Blade) -> Facts:
-    interface = ip_interface(blade.address) if blade.address else None
+    ip, prefix_length = split_address(blade.address) if blade.address else (None, None)
     return Facts(
         f"blade {blade.name}",
         {
@@ -80,8 +88,8 @@ def _blade_facts(blade: Blade) -> Facts:
             "macs": blade.macs,
             "uuid": blade.uuid,
             "address": blade.address,
-            "ip": str(interface.ip) if interface else None,
-            "prefix_length": interface.network.prefixlen if interface else None,
+            "ip": ip,
+            "prefix_length": prefix_length,
             "rack": blade.rack,
             "priority": blade.priority,
             "facts": Facts(f"blade {blade.name}'s facts", blade.facts),
@@ -94,11 +102,15 @@ _ENVIRONMENT = ImmutableSandboxedEnvironment(
 )
 
 
+@lru_cache(maxsize=256)
+def _compile(text: str) -> jinja2.Template:
+    return _ENVIRONMENT.from_string(text)
+
+
 def render_template(text: bytes, source: str, facts: TemplateFacts) -> bytes:
     """The text with its facts filled in; `source` is the file's name. Raises OverlayError."""
     try:
-        template = _ENVIRONMENT.from_string(text.decode("utf-8"))
-        return template.render(facts.values).encode("utf-8")
+        return _compile(text.decode("utf-8")).render(facts.values).encode("utf-8")
     except UnicodeDecodeError as error:
         line = text.count(b"\n", 0, error.start) + 1
         raise OverlayError(

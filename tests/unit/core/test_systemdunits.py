@@ -104,6 +104,11 @@ def test_templates_take_an_instance_or_their_default() -> None:
         links("x@.service", {"x@.service": WANTED})
 
 
+def test_a_template_may_want_to_be_started_by_another_template() -> None:
+    texts = {"dump@.timer": "[Install]\nWantedBy=db@.service\n"}
+    assert links("dump@.timer", texts) == {"db@.service.wants/dump@.timer": "dump@.timer"}
+
+
 def test_specifiers_are_filled_in() -> None:
     texts = {"a-b@.service": "[Install]\nWantedBy=%i.target %p.target %j.target\nAlias=%%%N.service\n"}
     assert set(links("a-b@c.service", texts)) == {
