@@ -7,11 +7,11 @@ file number i, and a verified piece is handed on as a whole file.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self, cast
@@ -24,26 +24,19 @@ from bladeroot.errors import (
     BladerootError,
     DepotError,
     DepotFullError,
-    InterruptedByUserError,
     NetworkError,
     PortTakenError,
 )
 from bladeroot.events import Note, Reporter, SwarmStats, Warned, ignore
+from bladeroot.net.fetching import Address, Fetch, Ledger, OnPiece, choose_pieces
 from bladeroot.net.swarmsettings import MAX_PEERS_PER_TORRENT, make_settings
 
-Address = tuple[str, int]
-"""An IP address and a TCP port."""
-OnPiece = Callable[[str, bytes], None]
-"""Takes a file's name and its verified bytes. May block; may raise, which ends the fetch."""
-
 DEFAULT_SWARM_PORT = 7475
-_READ_AHEAD_BYTES = 32 << 20
-"""Verified bytes that wait for `on_piece`, at most (but always room for two pieces)."""
 _TICK_S = 1.0
 _POLL_MS = 200
+_NOTE_S = 0.1
 _STALL_S = 30.0
 _LISTEN_TIMEOUT_S = 10.0
-_FLUSH_TIMEOUT_S = 120.0
 
 
 class Swarm:
@@ -52,7 +45,9 @@ class Swarm:
 
     Use it as a context manager; leaving it ends all fetching and giving. Every method may be called from
     any thread. `port` 0 takes a free one. Rates are bytes per second, 0 for no limit. Once a second the
-    reporter gets a `SwarmStats` for each artefact in which something happens. Raises PortTakenError.
+    reporter gets a `SwarmStats` for each artefact in which something happens. `root_address` is whose bytes
+    count as `from_root_bytes`; `as_root` is for the member that has everything first: it gives to few
+    at a time, so that they give to each other. Raises PortTakenError.
     """
 
     def __init__(
@@ -62,6 +57,7 @@ class Swarm:
         reporter: Reporter = ignore,
         addresses: Sequence[str] = ("0.0.0.0",),  # noqa: S104 - a blade serves its whole room
         root_address: str | None = None,
+        as_root: bool = False,
         upload_limit: int = 0,
         download_limit: int = 0,
     ) -> None:
@@ -72,7 +68,11 @@ class Swarm:
         self._stopping = threading.Event()
         parameters = lt.session_params()
         settings = make_settings(
-            addresses=addresses, port=port, upload_limit=upload_limit, download_limit=download_limit
+            addresses=addresses,
+            port=port,
+            upload_limit=upload_limit,
+            download_limit=download_limit,
+            as_root=as_root,
         )
         parameters.settings = cast("lt.settings_pack", settings)
         parameters.disk_io_constructor = "posix_disk_io_constructor"
@@ -145,7 +145,7 @@ class Swarm:
         InterruptedByUserError (cancel), and what `on_piece` raises.
         """
         parsed = parse_torrent(torrent)
-        numbers = _choose_pieces(parsed, wanted)
+        numbers = choose_pieces(parsed, wanted)
         with self._lock:
             known = self._members.get(parsed.info_hash)
             if known is None:
@@ -155,7 +155,14 @@ class Swarm:
                 member = known
                 member.want_more(numbers)
                 member.add_peers(peers)
-        fetch = _Fetch(member, numbers, on_piece)
+        fetch = Fetch(
+            parsed,
+            save_path,
+            numbers,
+            on_piece,
+            read=member.handle.read_piece,
+            flush=member.handle.flush_cache,
+        )
         member.begin(fetch)
         try:
             fetch.run(cancel, deadline_s)
@@ -231,14 +238,16 @@ class Swarm:
 
     def _wait_until_listening(self, addresses: Sequence[str], port: int) -> int:
         waiting, until = len(addresses), time.monotonic() + _LISTEN_TIMEOUT_S
-        while waiting and time.monotonic() < until:
+        while waiting > 0 and time.monotonic() < until:
             self._session.wait_for_alert(_POLL_MS)
             for alert in self._session.pop_alerts():
                 if isinstance(alert, lt.listen_failed_alert):
                     raise _explain_listening(alert, port)
-                if isinstance(alert, lt.listen_succeeded_alert):
+                if isinstance(alert, lt.listen_succeeded_alert) and alert.socket_type == lt.socket_type_t.tcp:
                     waiting -= 1
                     port = alert.port
+        if waiting > 0:
+            raise NetworkError(f"could not listen for the swarm on {', '.join(addresses)} port {port}")
         return port
 
     def _run_pump(self) -> None:
@@ -246,13 +255,13 @@ class Swarm:
         while not self._stopping.is_set():
             self._session.wait_for_alert(_POLL_MS)
             for alert in self._session.pop_alerts():
-                self._handle_alert(alert)
+                with contextlib.suppress(RuntimeError, DepotError):  # the torrent was removed meanwhile
+                    self._handle_alert(alert)
             if time.monotonic() >= next_tick:
                 next_tick = time.monotonic() + _TICK_S
                 for member in self._find_members():
-                    stats = member.tick(self._root_address)
-                    if stats is not None:
-                        self._reporter(stats)
+                    with contextlib.suppress(RuntimeError, DepotError):
+                        member.tick(self._root_address)
 
     def _handle_alert(self, alert: lt.alert) -> None:
         if isinstance(alert, lt.alerts_dropped_alert):
@@ -281,18 +290,22 @@ class _Member:
         self._save_path = save_path
         self._reporter = reporter
         self._lock = threading.Lock()
-        self._fetches: list[_Fetch] = []
-        self._ledger = _Ledger()
+        self._fetches: list[Fetch] = []
+        self._ledger = Ledger()
         self._last_stats: SwarmStats | None = None
         self._moved_at = time.monotonic()
         self._warned_of_stall = False
+        self._noted_at = 0.0
 
-    def begin(self, fetch: _Fetch) -> None:
+    def begin(self, fetch: Fetch) -> None:
         with self._lock:
             self._fetches.append(fetch)
+            failure = self.failure
+        if failure is not None:
+            fetch.fail(failure)
         self.catch_up()
 
-    def end(self, fetch: _Fetch) -> None:
+    def end(self, fetch: Fetch) -> None:
         with self._lock:
             self._fetches.remove(fetch)
 
@@ -325,6 +338,7 @@ class _Member:
 
     def handle_alert(self, alert: lt.torrent_alert) -> None:
         if isinstance(alert, lt.piece_finished_alert):
+            self._note_givers()
             for fetch in self._current_fetches():
                 fetch.offer([alert.piece_index])
         elif isinstance(alert, lt.read_piece_alert):
@@ -342,8 +356,10 @@ class _Member:
         elif isinstance(alert, lt.torrent_error_alert):
             self.fail(self._explain(alert.error, ""))
 
-    def tick(self, root_address: str | None) -> SwarmStats | None:
-        """Once a second: the state if it has changed; and a warning if a fetch stands still."""
+    def tick(self, root_address: str | None) -> None:
+        """Once a second: report the state if it has changed; and warn if a fetch stands still."""
+        if self.failure is not None:
+            return
         self.catch_up()
         stats, last = self.measure(root_address), self._last_stats
         self._last_stats = stats
@@ -356,7 +372,8 @@ class _Member:
             text = f"{self.label}: no data for {_STALL_S:.0f} s from {stats.peers} peers"
             hint = "a peer that has it must be reachable: see `bladeroot status`"
             self._reporter(Warned(text=text, hint=hint))
-        return None if stats == last else stats
+        if stats != last:
+            self._reporter(stats)
 
     def measure(self, root_address: str | None) -> SwarmStats:
         try:
@@ -364,7 +381,7 @@ class _Member:
         except RuntimeError as error:  # removed in the meantime
             raise DepotError(f"{self.label} is neither being fetched nor given") from error
         with self._lock:
-            self._ledger.note(peers)
+            self._ledger.note({peer.ip: peer.total_download for peer in peers})
             given = self._ledger.given()
         return SwarmStats(
             artefact=self.torrent.name,
@@ -380,7 +397,16 @@ class _Member:
             up_rate=status.upload_payload_rate,
         )
 
-    def _current_fetches(self) -> list[_Fetch]:
+    def _note_givers(self) -> None:
+        """Often, because a connection takes its counter with it when it ends."""
+        now = time.monotonic()
+        if now - self._noted_at > _NOTE_S:
+            self._noted_at = now
+            peers = self.handle.get_peer_info()
+            with self._lock:
+                self._ledger.note({peer.ip: peer.total_download for peer in peers})
+
+    def _current_fetches(self) -> list[Fetch]:
         with self._lock:
             return list(self._fetches)
 
@@ -399,148 +425,12 @@ class _Member:
         return DepotError(f"{self.label}: {file or self._save_path}: {error.message()}")
 
 
-class _Fetch:
-    """
-    One call of `Swarm.fetch`. Pieces pass through: offered (verified, in a file or about to be) ->
-    being read -> taken -> given to `on_piece`. Only so many are between "being read" and "given".
-    """
-
-    def __init__(self, member: _Member, wanted: frozenset[int], on_piece: OnPiece | None) -> None:
-        self._member = member
-        self._wanted = wanted
-        self._on_piece = on_piece
-        self._most_reads = max(2, _READ_AHEAD_BYTES // member.torrent.piece_length)
-        self._condition = threading.Condition()
-        self._offered: set[int] = set()
-        self._waiting: deque[int] = deque()
-        self._reading: set[int] = set()
-        self._taken: deque[tuple[int, bytes]] = deque()
-        self._in_flight = 0
-        self._given = 0
-        self._failure: BladerootError | None = member.failure
-        self.flushed = threading.Event()
-
-    def missing(self) -> int:
-        """Wanted files that have not come yet."""
-        with self._condition:
-            return len(self._wanted) - len(self._offered)
-
-    def offer(self, numbers: Iterable[int]) -> None:
-        with self._condition:
-            news = [n for n in numbers if n in self._wanted and n not in self._offered]
-            self._offered.update(news)
-            if self._on_piece is None:
-                self._given += len(news)
-            else:
-                self._waiting.extend(news)
-            self._condition.notify()
-        self._read_more()
-
-    def take(self, number: int, data: bytes) -> None:
-        with self._condition:
-            if number in self._reading:
-                self._reading.discard(number)
-                self._taken.append((number, data))
-                self._condition.notify()
-
-    def fail(self, error: BladerootError) -> None:
-        with self._condition:
-            self._failure = self._failure or error
-            self._condition.notify()
-
-    def run(self, cancel: threading.Event | None, deadline_s: float | None) -> None:
-        """Give pieces to `on_piece` until all have been given and are in their files."""
-        until = None if deadline_s is None else time.monotonic() + deadline_s
-        while True:
-            with self._condition:
-                if not self._taken and self._failure is None and self._given < len(self._wanted):
-                    self._condition.wait(0.2)
-                self._check(cancel, until)
-                if self._given == len(self._wanted):
-                    break
-                taken = self._taken.popleft() if self._taken else None
-            if taken is not None and self._on_piece is not None:
-                number, data = taken
-                self._on_piece(self._member.torrent.files[number].name, data)
-                del taken, data
-                with self._condition:
-                    self._given += 1
-                    self._in_flight -= 1
-                self._read_more()
-        self._flush()
-
-    def _read_more(self) -> None:
-        with self._condition:
-            numbers = []
-            while self._waiting and self._in_flight < self._most_reads:
-                self._in_flight += 1
-                numbers.append(self._waiting.popleft())
-            self._reading.update(numbers)
-        for number in numbers:
-            self._member.handle.read_piece(number)
-
-    def _check(self, cancel: threading.Event | None, until: float | None) -> None:
-        if self._failure is not None:
-            raise self._failure
-        if cancel is not None and cancel.is_set():
-            raise InterruptedByUserError(f"{self._member.label}: fetching was cancelled")
-        if until is not None and time.monotonic() > until:
-            missing = len(self._wanted) - self._given
-            raise NetworkError(
-                f"{self._member.label}: {missing} of {len(self._wanted)} files had not come by the deadline"
-            )
-
-    def _flush(self) -> None:
-        self.flushed.clear()
-        self._member.handle.flush_cache()
-        if not self.flushed.wait(_FLUSH_TIMEOUT_S):
-            raise DepotError(f"{self._member.label}: not written after {_FLUSH_TIMEOUT_S:.0f} s")
-        torrent = self._member.torrent
-        for number in self._wanted:
-            path = self._member._save_path / torrent.name / torrent.files[number].name
-            if not path.is_file() or path.stat().st_size != torrent.files[number].size_bytes:
-                raise DepotError(f"{path} is not as long as it was fetched")
-
-
-class _Ledger:
-    """Who gave how much, across reconnections: a connection's counter starts from 0 again."""
-
-    def __init__(self) -> None:
-        self._closed: dict[str, int] = {}
-        self._open: dict[Address, int] = {}
-
-    def note(self, peers: Iterable[lt.peer_info]) -> None:
-        current = {peer.ip: peer.total_download for peer in peers}
-        for endpoint, amount in self._open.items():
-            if current.get(endpoint, -1) < amount:
-                self._closed[endpoint[0]] = self._closed.get(endpoint[0], 0) + amount
-        self._open = current
-
-    def given(self) -> dict[str, int]:
-        """Bytes by address."""
-        total = dict(self._closed)
-        for (address, _port), amount in self._open.items():
-            total[address] = total.get(address, 0) + amount
-        return total
-
-
 def _explain_listening(alert: lt.listen_failed_alert, port: int) -> NetworkError:
     where = f"{alert.address}:{alert.port or port}"
     if alert.error.value() == errno.EADDRINUSE:
         hint = "another bladeroot, or another program, runs here; choose another port"
         return PortTakenError(f"swarm port {where} is taken", hint)
     return NetworkError(f"cannot listen for the swarm on {where}: {alert.error.message()}")
-
-
-def _choose_pieces(torrent: Torrent, wanted: Collection[str] | None) -> frozenset[int]:
-    """Piece number i is file number i: each file is one piece, and v2 pieces never span files (BEP 52)."""
-    if wanted is None:
-        return frozenset(range(len(torrent.files)))
-    by_name = {file.name: number for number, file in enumerate(torrent.files)}
-    unknown = sorted(set(wanted) - set(by_name))
-    if unknown:
-        raise ArtefactError(f"{torrent.name} {torrent.info_hash[:16]} has no file {unknown[0]!r}")
-    return frozenset(by_name[name] for name in wanted)
 
 
 def _limit_local_peers_too(session: lt.session) -> None:
