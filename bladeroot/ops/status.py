@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import attrs
 from attrs import frozen
@@ -11,7 +12,7 @@ from bladeroot.core import wire
 from bladeroot.core.claims import Claim
 from bladeroot.core.cluster import DEFAULT_PORT, Cluster
 from bladeroot.core.reports import BladeState, RoomState
-from bladeroot.errors import NoRootFoundError
+from bladeroot.errors import NetworkError, NoRootFoundError
 from bladeroot.events import Reporter, ignore
 from bladeroot.net.client import RootClient
 from bladeroot.net.discovery import find_claims, make_no_root_error
@@ -36,8 +37,26 @@ class RoomStatus:
 
 def read_status(client: RootClient) -> RoomStatus:
     """Ask a root. Raises NetworkError for no answer, and for one that is not a status."""
-    # the one strict decoder of what comes from outside is that of `wire`, so JSON takes a turn through it
-    return wire.decode(RoomStatus, wire.encode(client.status()), _STATUS_LIMIT_BYTES)
+    said = _make_printable(client.status())
+    try:
+        # the one strict decoder of what comes from outside is that of `wire`: JSON takes a turn through it
+        data = wire.encode(said)
+    except (OverflowError, ValueError, RecursionError) as error:
+        raise NetworkError(f"{client.host}:{client.port}: not a status: {error}") from error
+    return wire.decode(RoomStatus, data, _STATUS_LIMIT_BYTES)
+
+
+def _make_printable(value: Any) -> Any:
+    """Without what could steer the terminal of whoever looks at it."""
+    if isinstance(value, dict):
+        return {_make_printable(key): _make_printable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_make_printable(item) for item in value]
+    if isinstance(value, str):
+        return "".join(
+            character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in value
+        )
+    return value
 
 
 def find_room(

@@ -221,10 +221,15 @@ def run_export(args: argparse.Namespace, out: Output) -> int:
         stream.flush()
         return 0
     try:
-        with args.output.open("xb") as stream:
-            _export(depot, artefact, args.file, stream)
+        stream = args.output.open("xb")
     except FileExistsError:
         raise UsageError(f"{args.output} is there already", "name a new file") from None
+    try:
+        with stream:
+            _export(depot, artefact, args.file, stream)
+    except BaseException:
+        args.output.unlink()
+        raise
     return 0
 
 
