@@ -1,0 +1,128 @@
+"""A root and its blades on one network, each the real command in a namespace of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bladeroot.core.cluster import MIB
+from bladeroot.core.manifest import ArtefactKind
+from bladeroot.core.reports import BladePhase, RoomState
+from bladeroot.events import Event, SwarmStats
+from bladeroot.host.depot import Depot
+from bladeroot.host.run import Completed, run
+from bladeroot.lab.network import LabNetwork, start_network
+from bladeroot.lab.room import ROOT_HOST, open_room
+from tests.system.test_install import find_differences, look_into
+from tests.toycluster import BLADES, DISK_SIZE_BYTES, ToyCluster, make_toy_cluster
+
+pytestmark = pytest.mark.system
+
+_TIMEOUT_S = 300.0
+_BULK_BYTES = 48 * MIB
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> ToyCluster:
+    toy = make_toy_cluster(tmp_path_factory.mktemp("toy"))
+    (toy.snapshot / "usr/bulk").write_bytes(os.urandom(_BULK_BYTES))
+    toy.publish()
+    return toy
+
+
+@pytest.fixture
+def network() -> Iterator[LabNetwork]:
+    with start_network("room") as network:
+        yield network
+
+
+def run_bladeroot(network: LabNetwork, host: str, toy: ToyCluster, *argv: str) -> Completed:
+    command = [sys.executable, "-m", "bladeroot", "--json", "--cluster", str(toy.folder.path), *argv]
+    return run(network.host(host).command(command), check=False, timeout_s=_TIMEOUT_S)
+
+
+def read_error(completed: Completed) -> dict[str, Any]:
+    error: dict[str, Any] = json.loads(completed.stderr.strip().splitlines()[-1])
+    assert error["exit_code"] == completed.code
+    return error
+
+
+def test_blades_install_from_the_root_and_from_each_other(
+    toy: ToyCluster, network: LabNetwork, tmp_path: Path
+) -> None:
+    room_state = RoomState.of(BLADES)
+    heard: list[Event] = []
+    with open_room(network, toy.folder.path, tmp_path, heard.append) as room:
+        root = room.start_root(toy.depot.path)
+        for blade in BLADES:
+            room.start_blade(blade, DISK_SIZE_BYTES, extra=["--linger"])
+        finished = room.wait_for_blades(root, _TIMEOUT_S)
+        given = root.stop()["given"]
+        status = [blade.has_ended for blade in room.blades.values()]
+    assert status == [False] * len(BLADES), "a blade did not linger"
+    assert set(finished) == set(BLADES)
+    for event in heard:
+        room_state = room_state.with_event(event)
+    assert room_state.count(BladePhase.FINISHED) == len(BLADES)
+    newest = toy.depot.serials()[-1]
+    for blade in BLADES:
+        with look_into(room.disk(blade), tmp_path) as slot:
+            assert find_differences(toy, slot) == []
+            told = json.loads((slot / "etc/bladeroot/installed.json").read_text())
+            assert (told["blade"], told["serial"]) == (blade, newest)
+    stats = [
+        event for event in heard if isinstance(event, SwarmStats) and event.artefact == ArtefactKind.RUNTIME
+    ]
+    from_others = sum(
+        max(one.down_bytes - one.from_root_bytes for one in stats if one.subject == blade) for blade in BLADES
+    )
+    runtime = given[ArtefactKind.RUNTIME]
+    assert from_others > 0, "everything came from the root"
+    assert runtime["up_bytes"] < len(BLADES) * runtime["size_bytes"]
+
+
+def test_no_root_is_one_line_that_says_where_was_looked(
+    toy: ToyCluster, network: LabNetwork, tmp_path: Path
+) -> None:
+    host = network.add_host("web01")
+    disk = toy.make_disk(tmp_path / "disk")
+    completed = run_bladeroot(
+        network, "web01", toy, "install", "--blade", "web01", "--disk", str(disk), "--yes", "--wait", "2"
+    )
+    error = read_error(completed)
+    assert completed.code == 31
+    assert f"eth0 ({host.address})" in error["error"]
+    assert "heard nobody" in error["error"]
+    assert disk.read_bytes() == bytes(DISK_SIZE_BYTES)
+
+
+def test_a_port_that_is_taken_is_one_line(toy: ToyCluster, network: LabNetwork, tmp_path: Path) -> None:
+    with open_room(network, toy.folder.path, tmp_path, lambda _event: None) as room:
+        root = room.start_root(toy.depot.path)
+        network.add_host("other")
+        client = ["status", "--root", network.host(ROOT_HOST).address]
+        while run_bladeroot(network, "other", toy, *client).code != 0:
+            assert not root.has_ended
+        argv = ["--depot", str(toy.depot.path), "promote", "--blade", "second"]
+        error = read_error(run_bladeroot(network, ROOT_HOST, toy, *argv))
+        root.stop()
+    assert error["exit_code"] == 32
+    assert "7474" in error["error"]
+
+
+def test_a_depot_without_a_generation_cannot_be_root_with(
+    toy: ToyCluster, network: LabNetwork, tmp_path: Path
+) -> None:
+    network.add_host("empty")
+    Depot.create(tmp_path / "depot")
+    completed = run_bladeroot(
+        network, "empty", toy, "--depot", str(tmp_path / "depot"), "promote", "--blade", "x"
+    )
+    assert completed.code == 22
+    assert "publish" in read_error(completed)["hint"]
