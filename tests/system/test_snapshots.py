@@ -17,9 +17,10 @@ from bladeroot.errors import NetworkError, SnapshotError, ToolError
 from bladeroot.host.mounts import find_mounts, mounted, mounted_chroot
 from bladeroot.host.run import run, start_process
 from bladeroot.ops.snapshots.adopt import adopt_snapshot, check_snapshot
-from bladeroot.ops.snapshots.capture import capture_snapshot, marker_path, parse_source, read_marker
+from bladeroot.ops.snapshots.capture import capture_snapshot, marker_path, read_marker
 from bladeroot.ops.snapshots.debian import build_debian, clone_snapshot
 from bladeroot.ops.snapshots.selfcopy import DIRECTORY, copy_self
+from bladeroot.ops.snapshots.source import parse_source
 from bladeroot.ops.snapshots.tree import find_boot_files
 
 pytestmark = pytest.mark.system

@@ -12,8 +12,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from attrs import frozen
@@ -26,11 +25,12 @@ from bladeroot.core.capturerules import (
     parse_capture_rules,
     render_rsync_filters,
 )
-from bladeroot.errors import ConfigError, NetworkError, SnapshotError, ToolError, UsageError
+from bladeroot.errors import ConfigError, SnapshotError, ToolError
 from bladeroot.events import Note, Progress, Reporter, StepFinished, StepStarted, Warned, ignore
 from bladeroot.host.files import write_atomically
 from bladeroot.host.mounts import parse_mountinfo
-from bladeroot.host.run import PIPE, find_tool, require_root, require_tools, run, start_process
+from bladeroot.host.run import PIPE, find_tool, require_root, require_tools, start_process
+from bladeroot.ops.snapshots.source import Shell, Source, connected, make_ssh_error
 
 _STEP = "capture"
 _REAL_FILESYSTEMS = frozenset(
@@ -63,20 +63,6 @@ _EXIT_VANISHED = 24
 """rsync(1): some source files vanished before they could be transferred: usual on a running system."""
 _EXIT_NO_RSYNC = 127
 _EXIT_SSH = 255
-_REMOTE = re.compile(
-    r"(?!-)(?P<login>(?:[^@:/\s]+@)?(?:\[[0-9A-Za-z:.%]+\]|(?!-)[^@:/\s\[\]]+)):(?P<path>.*)"
-)
-
-
-@frozen
-class Source:
-    """Where a capture comes from: a directory here, or on the machine that `login` reaches by ssh."""
-
-    path: str
-    login: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.login}:{self.path}" if self.login else self.path
 
 
 @frozen
@@ -103,19 +89,6 @@ class MountChoice:
     left_out: tuple[str, ...]
     duplicates: tuple[str, ...]
     """Bind mounts of what is taken anyway: crossing into them would not look like a new filesystem."""
-
-
-def parse_source(text: str) -> Source:
-    """`/directory`, or `[user@]host:` with a path that is `/` if it is left out. Raises UsageError."""
-    match = _REMOTE.fullmatch(text)
-    if match and not text.startswith("/"):
-        path = match["path"] or "/"
-        if not path.startswith("/"):
-            raise UsageError(f"not an absolute path: {text!r}", f"for example: {match['login']}:/")
-        return Source(str(PurePosixPath(path)), match["login"])
-    if not text or text.startswith("-") or ":" in text.split("/")[0]:
-        raise UsageError(f"not a source: {text!r}", "a directory such as /, or [user@]host:")
-    return Source(str(Path(text).resolve()))
 
 
 def read_capture_rules(path: Path | None) -> CaptureRules:
@@ -151,7 +124,7 @@ def capture_snapshot(
     _check_target(source, path)
     started = time.monotonic()
     reporter(StepStarted(step=_STEP, title=f"{source} to {path}"))
-    with _connected(source) as shell, TemporaryDirectory(prefix="bladeroot-capture-") as private:
+    with connected(source) as shell, TemporaryDirectory(prefix="bladeroot-capture-") as private:
         mounts = choose_mounts(
             source.path, shell.read_mountinfo(), chosen, "" if source.login else str(path.resolve())
         )
@@ -289,73 +262,8 @@ def _set_times(path: Path, time_ns: int) -> None:
     os.utime(path, ns=(time_ns, time_ns))
 
 
-class _Shell:
-    """Commands on the source's machine; over ssh they share one connection, so one login is enough."""
-
-    def __init__(self, source: Source, control: Path | None) -> None:
-        self.source = source
-        self.destination = source.login.translate({ord("["): None, ord("]"): None})
-        self.ssh = (
-            []
-            if control is None
-            else [
-                *("ssh", "-o", "ControlMaster=auto", "-o", f"ControlPath={control}"),
-                *("-o", "ControlPersist=60", "-o", "ConnectTimeout=20", "-o", "ServerAliveInterval=15"),
-            ]
-        )
-        self.rsync = "rsync"
-
-    def read_mountinfo(self) -> str:
-        """What is mounted there, after a look whether a capture is possible."""
-        if not self.ssh:
-            return Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
-        probe = "id -u && { command -v rsync || echo; } && { sudo -n true 2>/dev/null && echo sudo || echo; }"
-        said = self._run(f"{probe} && cat /proc/self/mountinfo").split("\n", 3)
-        if len(said) < 4 or not said[0].isdigit():
-            raise NetworkError(f"{self.source.login}: its shell answers something else than asked for")
-        user, rsync, sudo, mountinfo = said
-        if not rsync:
-            raise SnapshotError(f"{self.source.login}: rsync is not installed there", "install it there")
-        if user != "0":
-            if sudo != "sudo":
-                hint = f"use root@{self.source.login.rpartition('@')[2]}:, or allow sudo without a password"
-                raise SnapshotError(f"{self.source.login}: not root there", hint)
-            self.rsync = "sudo -n rsync"
-        return mountinfo
-
-    def close(self) -> None:
-        """End the shared connection."""
-        if self.ssh:
-            run([*self.ssh, "-O", "exit", self.destination], check=False)
-
-    def _run(self, command: str) -> str:
-        completed = run([*self.ssh, self.destination, command], check=False)
-        if completed.code != 0:
-            raise _make_ssh_error(self.source, completed.stderr.splitlines())
-        return completed.stdout
-
-
-@contextmanager
-def _connected(source: Source) -> Iterator[_Shell]:
-    if not source.login:
-        yield _Shell(source, None)
-        return
-    # The path of a Unix socket is at most 107 bytes (unix(7)): a short directory, whatever TMPDIR says.
-    with TemporaryDirectory(prefix="br-", dir="/tmp") as private:
-        shell = _Shell(source, Path(private) / "ssh")
-        try:
-            yield shell
-        finally:
-            shell.close()
-
-
-def _make_ssh_error(source: Source, stderr: Sequence[str]) -> NetworkError:
-    said = next((line.strip() for line in reversed(stderr) if line.strip()), "no answer")
-    return NetworkError(f"{source.login}: {said}", f"`ssh {source.login}` must work first")
-
-
 def _plan_rsync(
-    source: Source, target: Path, mounts: MountChoice, filters: Path, shell: _Shell, *, dry_run: bool
+    source: Source, target: Path, mounts: MountChoice, filters: Path, shell: Shell, *, dry_run: bool
 ) -> list[str]:
     top = source.path.rstrip("/")
     places = [f"{top}/./", *(f"{top}/.{mount}/" for mount in mounts.taken)]
@@ -392,7 +300,7 @@ def _run_rsync(argv: Sequence[str], source: Source, path: Path, reporter: Report
         vanished = sum("vanished" in line for line in complaints)
         reporter(Warned(text=f"{vanished} files vanished while they were captured", hint="capture again"))
     elif code == _EXIT_SSH and source.login:
-        raise _make_ssh_error(source, [line for line in complaints if not line.startswith("rsync")])
+        raise make_ssh_error(source, [line for line in complaints if not line.startswith("rsync")])
     elif code == _EXIT_NO_RSYNC:
         raise SnapshotError(f"{source}: rsync is not installed there", "install it there")
     elif code != 0:

@@ -162,7 +162,8 @@ def _run_adopt(args: argparse.Namespace, out: Output) -> int:
 
 
 def _run_capture(args: argparse.Namespace, out: Output) -> int:
-    from bladeroot.ops.snapshots.capture import capture_snapshot, parse_source
+    from bladeroot.ops.snapshots.capture import capture_snapshot
+    from bladeroot.ops.snapshots.source import parse_source
 
     result = capture_snapshot(
         parse_source(args.source),

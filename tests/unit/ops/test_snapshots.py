@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import os
 import sys
 from pathlib import Path
 
@@ -9,7 +11,9 @@ from bladeroot.core.capturerules import CaptureRules, parse_capture_rules
 from bladeroot.errors import SnapshotError, UsageError
 from bladeroot.ops.snapshots import debian, selfcopy, tree
 from bladeroot.ops.snapshots.adopt import check_snapshot, require_ready
-from bladeroot.ops.snapshots.capture import Source, choose_mounts, parse_source
+from bladeroot.ops.snapshots.capture import choose_mounts
+from bladeroot.ops.snapshots.source import Source, parse_source
+from bladeroot.ui.cli import main
 
 NO_RULES = CaptureRules(())
 
@@ -309,3 +313,43 @@ class TestMounts:
     def test_what_is_mounted_on_the_target(self) -> None:
         assert "/srv" not in choose_mounts("/", MOUNTS, NO_RULES, target="/srv").taken
         assert "/srv" in choose_mounts("/", MOUNTS, NO_RULES, target="/srv/snapshots/gold").taken
+
+
+class TestCommand:
+    def test_adopt_reports_what_is_missing(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        make_tree(tmp_path)
+        assert main(["snapshot", "adopt", "--check", "--json", str(tmp_path)]) == SnapshotError.exit_code
+        said = json.loads(capsys.readouterr().out)
+        assert said["ready"] is False
+        assert {"text": "no kernel in /boot or /usr/lib/modules", "hint": ""} in said["problems"]
+        assert main(["snapshot", "adopt", "--check", str(tmp_path)]) == SnapshotError.exit_code
+        assert said["install_command"] in capsys.readouterr().out
+
+    def test_no_snapshot_is_one_line(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["snapshot", "adopt", str(tmp_path)]) == SnapshotError.exit_code
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err.count("\n") == 1
+        assert f"{tmp_path} is not a snapshot" in captured.err
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="asks for root first")
+    @pytest.mark.parametrize(
+        ("arguments", "says"),
+        [
+            (["--include", "nginx light"], "not the name of a Debian package"),
+            (["--suite", "../x"], "not the name of a suite"),
+        ],
+    )
+    def test_debian_refuses_odd_names(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+    ) -> None:
+        assert main(["snapshot", "debian", str(tmp_path / "x"), *arguments]) == UsageError.exit_code
+        assert says in capsys.readouterr().err
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="asks for root first")
+    def test_debian_refuses_what_is_there(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        (tmp_path / "file").write_text("mine")
+        assert main(["snapshot", "debian", str(tmp_path)]) == SnapshotError.exit_code
+        assert "is not empty" in capsys.readouterr().err
+        assert (tmp_path / "file").read_text() == "mine"
