@@ -7,7 +7,6 @@ A verb is a module here with `add_parser(verbs)`, which makes its parser with `p
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import importlib.util
 import os
@@ -20,7 +19,7 @@ from types import FrameType
 
 from bladeroot.errors import BladerootError, InterruptedByUserError, PrivilegeError
 from bladeroot.ui.cli.output import Output
-from bladeroot.ui.cli.parser import add_verbs, make_global_parser, make_parser
+from bladeroot.ui.cli.parser import Parser, add_verbs, make_global_parser, make_parser
 
 VERBS = (
     "init",
@@ -99,7 +98,7 @@ def _end_in_order_on_sigterm() -> None:
         signal.signal(signal.SIGTERM, interrupt)
 
 
-def build_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
+def build_parser(words: Sequence[str] = ()) -> Parser:
     """The whole parser; only of the verb that `words` name where they name one, which starts quicker."""
     parser = make_parser()
     verbs = add_verbs(parser)

@@ -6,7 +6,7 @@ import argparse
 
 from bladeroot.errors import UsageError, iter_error_classes
 from bladeroot.ui.cli.output import Output, make_table
-from bladeroot.ui.cli.parser import Verbs, add_verb
+from bladeroot.ui.cli.parser import Parser, Verbs, add_verb
 
 TOPIC_EXIT_CODES = "exit-codes"
 
@@ -42,11 +42,14 @@ def run(args: argparse.Namespace, out: Output) -> int:
             shown = " ".join(args.words[: position + 1])
             raise UsageError(f"no help on {shown!r}", "`bladeroot help` lists the verbs")
         parser = found
-    out.facts({"help": parser.format_help()}, parser.format_help().rstrip("\n"))
+    if out.as_json:
+        out.facts({"help": parser.render_page()})
+    else:
+        out.text(parser.format_help())
     return 0
 
 
-def _verbs_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+def _verbs_of(parser: Parser) -> dict[str, Parser]:
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             return dict(action.choices)

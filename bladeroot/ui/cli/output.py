@@ -180,8 +180,7 @@ class Output:
             self._clear_progress()
             shown = make_printable(text)
             if style and self._stderr.isatty():
-                console = Console(file=self._stderr, highlight=False, soft_wrap=True)
-                console.print(Text(shown, style=style))
+                Console(file=self._stderr, highlight=False).print(Text(shown, style=style))
             else:
                 self._stderr.write(shown + "\n")
             self._stderr.flush()

@@ -62,6 +62,11 @@ class Parser(argparse.ArgumentParser):
         super()._check_value(action, value)
 
     def format_help(self) -> str:
+        """The page; on a terminal with its headings in bold."""
+        page = self.render_page()
+        return _embolden(page) if sys.stdout.isatty() and "NO_COLOR" not in os.environ else page
+
+    def render_page(self) -> str:
         """NAME, USAGE, DESCRIPTION, arguments and options, EXAMPLES, FILES, EXIT CODES."""
         width = min(shutil.get_terminal_size().columns, _MAX_WIDTH) - 2
         summary = self.manual.get("summary", "")
@@ -92,8 +97,7 @@ class Parser(argparse.ArgumentParser):
         parts += _manual_sections(self.manual, width)
         if self.epilog:
             parts.append(self.epilog)
-        text = "\n".join(part.strip("\n") + "\n" for part in parts if part.strip())
-        return _embolden(text) if sys.stdout.isatty() and "NO_COLOR" not in os.environ else text
+        return "\n".join(part.strip("\n") + "\n" for part in parts if part.strip())
 
 
 class _HelpFormatter(argparse.HelpFormatter):

@@ -53,6 +53,18 @@ def test_the_front_page_lists_every_verb_in_its_order(run: Run) -> None:
     assert [verb for verb in cli.VERBS if verb in listed] == listed
 
 
+def test_headings_are_bold_for_people_only(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "\x1b" not in run("help", "blades").out
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert cli.main(["help", "blades"]) == 0
+    assert "\x1b[1mUSAGE\x1b[0m\n" in capsys.readouterr().out
+    assert "\\x1b" not in run("help", "blades").out
+    assert "\x1b" not in run("help", "blades", "--json").facts["help"]
+
+
 def test_version(run: Run) -> None:
     assert run("--version").out == f"bladeroot {__version__}\n"
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import threading
 
 import pytest
@@ -97,6 +98,15 @@ def test_lines_of_several_threads_stay_whole() -> None:
         thread.join()
 
     assert stderr.getvalue() == ("x" * 50 + "\n") * 400
+
+
+def test_an_error_on_a_terminal_is_wrapped_between_words() -> None:
+    screen = Screen()
+    Output(stdout=io.StringIO(), stderr=screen).error(DiskBusyError("word " * 40))
+
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", screen.getvalue())
+    assert plain.split() == ["bladeroot:", *["word"] * 40]
+    assert plain.count("\n") > 1
 
 
 def test_errors() -> None:
