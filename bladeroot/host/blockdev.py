@@ -47,6 +47,8 @@ __all__ = [
 
 _NODE_DEADLINE_S = 15.0
 _NODE_PAUSE_S = 0.02
+_EXTENDED_TYPES = ("0x5", "0xf", "0x85")
+"""MBR partitions that only hold others."""
 _BOOT_CODE_BYTES = 440
 """Of sector 0; behind it are the disk signature and the protective MBR's table, which stay."""
 
@@ -141,7 +143,6 @@ def apply_partitions(disk: OpenDisk, plan: DiskPlan) -> None:
     _sync_partitions(disk.device)
     for partition in plan.partitions:
         node = disk.partition(partition.number)
-        _wait_for_node(node)
         if not plan.table_matches and not partition.keep:
             run(["wipefs", "--all", "--quiet", node])
 
@@ -242,10 +243,41 @@ def _check_whole_and_idle(device: Path) -> None:
 
 
 def _sync_partitions(device: Path) -> None:
-    """Make the kernel's partitions what the table says. A disk without a table has none."""
-    completed = run(["partx", "--update", device], check=False)
-    if completed.code != 0:
-        run(["partx", "--delete", device], check=False)
+    """
+    Make the kernel's partitions what the table says. A disk without a table has none.
+
+    Not by `partx --update`: where partitions moved over each other it leaves some out, and says all is well.
+    """
+    wanted = _list_wanted(device)
+    if _list_known(device, wanted) == wanted:
+        return
+    run(["partx", "--delete", device], check=False)
+    if wanted:
+        run(["partx", "--add", device], check=False)
+    if _list_known(device, wanted) != wanted:
+        raise DiskError(f"{device}: the kernel does not take its partition table", "see `dmesg`")
+    for number in wanted:
+        _wait_for_node(make_partition_path(device, number))
+
+
+def _list_wanted(device: Path) -> dict[int, tuple[int, int]]:
+    """Number -> start and size of each partition in the table, in units of 512 bytes."""
+    argv = ["partx", "--raw", "--noheadings", "--output", "NR,START,SECTORS,TYPE", str(device)]
+    rows = [line.split() for line in run(argv, check=False).stdout.splitlines()]
+    return {
+        int(number): (int(start), 0 if kind in _EXTENDED_TYPES else int(sectors))
+        for number, start, sectors, kind in rows
+    }
+
+
+def _list_known(device: Path, wanted: dict[int, tuple[int, int]]) -> dict[int, tuple[int, int]]:
+    """The same as the kernel knows it, which gives extended partitions a size of its own."""
+    known = {}
+    for facts in (Path("/sys/class/block") / device.name).glob(f"{device.name}*/partition"):
+        number = int(facts.read_text())
+        start, sectors = (int((facts.parent / name).read_text()) for name in ("start", "size"))
+        known[number] = (start, 0 if wanted.get(number) == (start, 0) else sectors)
+    return known
 
 
 def _wait_for_node(node: Path) -> None:

@@ -210,7 +210,7 @@ def find_kernels(root: Path) -> tuple[KernelFiles, ...]:
 def _find_modules(snapshot: Path | None, platform: Platform) -> Path:
     folder = Path("usr/lib/grub") / platform
     said = run(["grub-mkimage", "--version"]).stdout.split()
-    version = said[-1] if said else ""
+    version = said[-1].partition("-")[0] if said else ""  # without the distribution's own revision
     if snapshot and _read_version(snapshot / folder) == version:
         return snapshot / folder
     if (Path("/") / folder / "modinfo.sh").is_file():
