@@ -9,7 +9,7 @@ import struct
 from collections.abc import Sequence
 from pathlib import Path
 
-from attrs import frozen
+from attrs import field, frozen
 from hypothesis import strategies as st
 
 _BLOCK = 4096
@@ -50,7 +50,7 @@ class Node:
     mode: int
     mtime_ns: int
     xattrs: dict[str, bytes]
-    content: bytes
+    content: bytes = field(repr=lambda content: f"{content[:40]!r}+{max(len(content) - 40, 0)}")
     number: int
     extra: Extra
     children: tuple[tuple[bytes, Node], ...] = ()
@@ -81,7 +81,7 @@ def _leaves(kinds: Sequence[str], extras: st.SearchStrategy[Extra]) -> st.Search
         mtime_ns=_times,
         xattrs=_attributes,
         content=_contents,
-        number=st.integers(0, 1 << 20),
+        number=st.integers(0, (1 << 20) - 1),
         extra=extras,
     )
 

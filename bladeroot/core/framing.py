@@ -12,7 +12,7 @@ import hashlib
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from attrs import define, frozen
+from attrs import Factory, define, frozen
 
 from bladeroot.core import wire
 from bladeroot.core.tarformat import (
@@ -209,40 +209,46 @@ def plan_frames(
 class _Filling:
     """A frame being filled."""
 
-    parts: list[bytes | Content]
+    parts: list[bytes | Content] = Factory(list)
+    bytes_after: list[bytes] = Factory(list)
+    """What follows the parts, not made one yet."""
     size: int = 0
     members: int = 0
 
     def add(self, part: bytes) -> None:
         self.size += len(part)
-        if self.parts and isinstance(self.parts[-1], bytes):
-            self.parts[-1] += part
-        else:
-            self.parts.append(part)
+        self.bytes_after.append(part)
 
     def add_content(self, member: Member, segments: Segments) -> FileRange:
+        self._join()
         self.parts.append(Content(member, segments))
         self.size += sum(length for _, length in segments)
         return FileRange(member.path, segments)
 
+    def _join(self) -> None:
+        if self.bytes_after:
+            self.parts.append(b"".join(self.bytes_after))
+            self.bytes_after.clear()
+
     def finish(self, head_of: FileRange | None = None, range_of: FileRange | None = None) -> PlannedFrame:
+        self._join()
         return PlannedFrame(tuple(self.parts), self.size, self.members, head_of, range_of)
 
 
 def _plan_section(members: Iterable[Member], cuts: CutSizes, tail: bytes = b"") -> Iterator[PlannedFrame]:
-    filling = _Filling([])
+    filling = _Filling()
     for member in members:
         head = render_head(member)
         content = member.data_size if member.kind is MemberKind.FILE else 0
         size = len(head) + content + count_padding(content)
         if filling.size and _is_cut_before(member, size, filling.size, cuts):
             yield filling.finish()
-            filling = _Filling([])
+            filling = _Filling()
         filling.add(head)
         filling.members += 1
         if size > cuts.most and content:
             yield from _plan_split(member, filling, content, cuts)
-            filling = _Filling([])
+            filling = _Filling()
         elif content:
             filling.add_content(member, member.data_segments)
             filling.add(bytes(count_padding(content)))
@@ -277,7 +283,7 @@ def _plan_split(member: Member, filling: _Filling, content: int, cuts: CutSizes)
         return
     yield filling.finish(head_of=filling.add_content(member, ranges[0]))
     for number, segments in enumerate(ranges[1:], 2):
-        part = _Filling([])
+        part = _Filling()
         what = part.add_content(member, segments)
         if number == len(ranges):
             part.add(bytes(count_padding(content)))
