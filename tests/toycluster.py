@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import attrs
@@ -49,10 +50,18 @@ def make_toy_cluster(directory: Path, layout: Layout = LAYOUT) -> ToyCluster:
     build_toy_os(snapshot)
     (snapshot / "usr/share/doc/toy").mkdir(parents=True)
     (snapshot / "usr/share/doc/toy/README.gz").write_bytes(b"of the extras\n")
+    blades = [Blade(name=name, role="web") for name in BLADES]
+    return make_cluster(directory, snapshot, blades, layout=layout)
+
+
+def make_cluster(
+    directory: Path, snapshot: Path, blades: Sequence[Blade], *, layout: Layout, zstd_level: int = 6
+) -> ToyCluster:
+    """A cluster with that snapshot as generation 1, and with one overlay for the role web."""
     made = init_cluster(
         directory / "cluster",
         name="toy",
-        blades=[Blade(name=name, role="web") for name in BLADES],
+        blades=blades,
         kernel_command_line=TOY_KERNEL_COMMAND_LINE,
         secret_key_path=directory / "operator.key",
     )
@@ -60,7 +69,8 @@ def make_toy_cluster(directory: Path, layout: Layout = LAYOUT) -> ToyCluster:
     files = made.folder.overlays / "role/web/files/etc"
     files.mkdir(parents=True)
     (files / "toyos-says.j2").write_text("{{ blade.name }} of {{ cluster.name }}\n")
-    folder = made.folder.save(attrs.evolve(made.folder.cluster, layouts={"default": layout}))
+    cluster = attrs.evolve(made.folder.cluster, layouts={"default": layout}, zstd_level=zstd_level)
+    folder = made.folder.save(cluster)
     secret_key = folder.secret_key(lambda _prompt: "", directory / "operator.key")
     depot = Depot.create(directory / "depot")
     published = publish_snapshot(plan_publish(folder, snapshot), depot, secret_key)

@@ -28,7 +28,7 @@ from bladeroot.core.signing import SecretKey
 from bladeroot.core.splitting import DEFAULT_SPLIT_RULES, Part, parse_split_rules, split_members
 from bladeroot.core.tarformat import Member
 from bladeroot.errors import ConfigError, InventoryError
-from bladeroot.events import Progress, Reporter, ignore
+from bladeroot.events import Progress, Reporter, Warned, ignore
 from bladeroot.host.archive import pack_members, read_package_order, scan_tree
 from bladeroot.host.bootloader import build_boot_payload
 from bladeroot.host.depot import ArtefactWriter, Depot
@@ -130,6 +130,8 @@ def _publish_overlays(plan: PublishPlan, depot: Depot, reporter: Reporter) -> Ar
         files, raw_size = [], 0
         for done, entry in enumerate(entries, start=1):
             built = builder.build(entry.blade)
+            for note in built.plan.notes:
+                reporter(Warned(text=f"overlay of {entry.blade.name}: {note}"))
             files.append(writer.add_file(entry.overlay, built.tar_zst))
             raw_size += built.raw_size_bytes
             reporter(Progress(step=ArtefactKind.OVERLAYS, done=done, total=len(entries), unit="blades"))
