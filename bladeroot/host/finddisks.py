@@ -27,11 +27,11 @@ def find_disks() -> list[Disk]:
 def find_disk_users(name: str) -> tuple[str, ...]:
     """What uses a disk or its partitions: where it is mounted, whether it is swap, what is built on it."""
     own = {name, *(part.name for part in _find_partitions(name))}
-    users = [f"{mount} on {mount_target}" for mount, mount_target in _find_mounted(own)]
+    users = [f"{device} on {target}" for device, target in _find_mounted(own)]
     for line in _read(Path("/proc/swaps")).splitlines()[1:]:
-        device = Path(line.split()[0])
-        if device.resolve().name in own:
-            users.append(f"{device} is swap")
+        swap = Path(line.split()[0])
+        if swap.resolve().name in own:
+            users.append(f"{swap} is swap")
     for part in sorted(own):
         holders = _SYS / "class/block" / part / "holders"
         if holders.is_dir():
@@ -115,13 +115,13 @@ def _find_partitions(name: str) -> list[Path]:
 def _find_mounted(own: set[str]) -> list[tuple[str, Path]]:
     found = []
     for mount in find_mounts():
-        # btrfs shows a device number that no block device has, but the right source; a rename the reverse.
+        # btrfs shows a device number that no block device has, but the right source; /dev/root the reverse.
         by_number = (_SYS / "dev/block" / mount.device).resolve().name
         by_source = (
             os.path.basename(os.path.realpath(mount.source)) if mount.source.startswith("/dev/") else ""
         )
         if by_number in own or by_source in own:
-            found.append((by_source or by_number, mount.target))
+            found.append((by_number if by_number in own else by_source, mount.target))
     return found
 
 

@@ -24,23 +24,29 @@ _STDERR_TAIL_LINES = 3
 _TERMINATE_TIMEOUT_S = 10.0
 
 _DEBIAN_PACKAGES = {
+    "blkid": "util-linux",
     "dnsmasq": "dnsmasq-base",
     "grub-bios-setup": "grub-pc-bin",
     "grub-mkimage": "grub-common",
     "ip": "iproute2",
     "losetup": "mount",
     "mcopy": "mtools",
+    "mdel": "mtools",
+    "mdir": "mtools",
     "mkfs.btrfs": "btrfs-progs",
     "mkfs.ext4": "e2fsprogs",
     "mkfs.vfat": "dosfstools",
     "mkfs.xfs": "xfsprogs",
     "mmd": "mtools",
+    "mren": "mtools",
+    "mshowfat": "mtools",
     "nsenter": "util-linux",
     "partx": "util-linux",
     "qemu-system-x86_64": "qemu-system-x86",
     "sfdisk": "fdisk",
     "ssh-keygen": "openssh-client",
     "unshare": "util-linux",
+    "wipefs": "util-linux",
 }
 
 
