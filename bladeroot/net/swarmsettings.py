@@ -105,7 +105,7 @@ _ROOT_MAY_VANISH: dict[str, Any] = {
     "request_timeout": 20,
     "peer_timeout": 30,
     # ... and try it again when it comes back.
-    "min_reconnect_time": 5,
+    "min_reconnect_time": 2,
     "max_failcount": 30,
     "stop_tracker_timeout": 1,
 }

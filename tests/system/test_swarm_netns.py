@@ -1,0 +1,221 @@
+"""A room of members, each in a network namespace: they serve each other, and go on without a root."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bladeroot.errors import DepotFullError
+from bladeroot.host.run import PIPE, Process, run, start_process
+from bladeroot.lab.network import LabHost, LabNetwork, remove_stale, start_network
+from bladeroot.net.swarm import Swarm
+from tests.swarmdata import TestArtefact, make_artefact
+
+pytestmark = pytest.mark.system
+
+HERE = Path(__file__).resolve().parent
+DEADLINE_S = 120.0
+RATE_BITS = 80_000_000
+
+
+class Member:
+    """A `swarm_member.py` that runs in a host."""
+
+    def __init__(self, stack: ExitStack, host: LabHost, *arguments: str) -> None:
+        program: Sequence[str] = [sys.executable, str(HERE / "swarm_member.py"), *arguments]
+        environment = {"PYTHONPATH": str(HERE.parents[1])}
+        self.process: Process = stack.enter_context(
+            start_process(host.command(program), stdin=PIPE, stdout=PIPE, environment=environment)
+        )
+        self._pending = b""
+        assert self.hear()["ready"]
+
+    def hear(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        until = time.monotonic() + DEADLINE_S
+        while b"\n" not in self._pending:
+            ready, _, _ = select.select([self.process.stdout], [], [], max(0.0, until - time.monotonic()))
+            assert ready, "the member says nothing"
+            chunk = os.read(self.process.stdout.fileno(), 65536)
+            assert chunk, "the member has ended"
+            self._pending += chunk
+        line, _, self._pending = self._pending.partition(b"\n")
+        heard: dict[str, Any] = json.loads(line)
+        return heard
+
+    def go(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(b"go\n")
+        self.process.stdin.flush()
+
+    def end(self) -> dict[str, Any]:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.stdin = None
+        ended: dict[str, Any] = self.hear()["end"]
+        return ended
+
+
+@pytest.fixture
+def network() -> Iterator[LabNetwork]:
+    with start_network("swarmtest") as network:
+        yield network
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def artefact() -> TestArtefact:
+    return make_artefact(60, 500_000)
+
+
+@pytest.fixture
+def root(artefact: TestArtefact, network: LabNetwork, stack: ExitStack, tmp_path: Path) -> Member:
+    (tmp_path / "torrent").write_bytes(artefact.torrent)
+    artefact.write(tmp_path / "root")
+    host = network.add_host("root", rate_bits=RATE_BITS)
+    return Member(stack, host, "seed", str(tmp_path / "torrent"), str(tmp_path / "root"))
+
+
+def start_blades(
+    network: LabNetwork, stack: ExitStack, tmp_path: Path, count: int, *peers: str
+) -> list[Member]:
+    return [
+        Member(
+            stack,
+            network.add_host(f"blade{number}", rate_bits=RATE_BITS),
+            "fetch",
+            str(tmp_path / "torrent"),
+            str(tmp_path / f"blade{number}"),
+            network.host("root").address,
+            *peers,
+        )
+        for number in range(count)
+    ]
+
+
+def test_blades_fetch_from_each_other(
+    artefact: TestArtefact, network: LabNetwork, stack: ExitStack, root: Member, tmp_path: Path
+) -> None:
+    """They know the root alone, and find each other by multicast and peer exchange."""
+    blades = start_blades(network, stack, tmp_path, 4, f"{network.host('root').address}:7475")
+    for blade in blades:
+        blade.go()
+    stats = [blade.hear()["stats"] for blade in blades]
+    for number, one in enumerate(stats):
+        assert one["have_bytes"] == artefact.size_bytes
+        assert one["sources"] >= 2
+        for name, data in artefact.files.items():
+            assert (tmp_path / f"blade{number}" / "runtime" / name).read_bytes() == data
+    copies = root.end()["up_bytes"] / artefact.size_bytes
+    assert 1.0 <= copies < 2.75, "the root should not have sent every blade its own copy"
+
+
+def test_a_room_goes_on_when_the_root_is_killed(
+    artefact: TestArtefact, network: LabNetwork, stack: ExitStack, root: Member, tmp_path: Path
+) -> None:
+    """One blade has a copy; then the root is gone, and blades that know nobody come."""
+    first, *rest = start_blades(network, stack, tmp_path, 1, f"{network.host('root').address}:7475")
+    first.go()
+    first.hear()
+    root.process.send_signal(signal.SIGKILL)
+    root.process.wait()
+    rest = [
+        Member(
+            stack,
+            network.add_host(f"late{number}", rate_bits=RATE_BITS),
+            "fetch",
+            str(tmp_path / "torrent"),
+            str(tmp_path / f"late{number}"),
+            network.host("root").address,
+        )
+        for number in range(3)
+    ]
+    for blade in rest:
+        blade.go()
+    for number, blade in enumerate(rest):
+        stats = blade.hear()["stats"]
+        assert stats["have_bytes"] == artefact.size_bytes
+        assert stats["from_root_bytes"] == 0
+        for name, data in artefact.files.items():
+            assert (tmp_path / f"late{number}" / "runtime" / name).read_bytes() == data
+
+
+@pytest.mark.usefixtures("root")
+def test_blades_finish_among_themselves_when_the_root_loses_power(
+    artefact: TestArtefact, network: LabNetwork, stack: ExitStack, tmp_path: Path
+) -> None:
+    """The root's cable is pulled while all are fetching, as soon as one blade has everything."""
+    blades = start_blades(network, stack, tmp_path, 4, f"{network.host('root').address}:7475")
+    for blade in blades:
+        blade.go()
+    streams = {blade.process.stdout: blade for blade in blades if blade.process.stdout is not None}
+    ready, _, _ = select.select(list(streams), [], [], DEADLINE_S)
+    network.set_link("root", up=False)
+    assert ready
+    for blade in blades:
+        assert blade.hear()["stats"]["have_bytes"] == artefact.size_bytes
+
+
+def test_a_full_depot_is_an_error_of_its_own(
+    artefact: TestArtefact, stack: ExitStack, tmp_path: Path
+) -> None:
+    artefact.write(tmp_path / "root")
+    small = tmp_path / "small"
+    small.mkdir()
+    run(["mount", "-t", "tmpfs", "-o", "size=4m", "bladeroot-test", small])
+    stack.callback(run, ["umount", small])
+    loopback = ("127.0.0.1",)
+    with Swarm(port=0, addresses=loopback) as root, Swarm(port=0, addresses=loopback) as member:
+        root.seed(artefact.torrent, tmp_path / "root")
+        with pytest.raises(DepotFullError, match=str(small)):
+            member.fetch(artefact.torrent, small, peers=[("127.0.0.1", root.port)], deadline_s=DEADLINE_S)
+
+
+def test_nothing_is_left_of_a_network_whose_block_failed() -> None:
+    names: list[str] = []
+
+    def fail() -> None:
+        with start_network("gone") as network:
+            names.append(network.add_host("one").namespace)
+            assert names[0] in run(["ip", "netns", "list"]).stdout
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert names[0] not in run(["ip", "netns", "list"]).stdout
+
+
+def test_what_a_killed_lab_left_is_removed() -> None:
+    program = (
+        "import os\nfrom bladeroot.lab.network import start_network\n"
+        "with start_network('stale') as network:\n"
+        "    network.add_host('one')\n    print(network.name, flush=True)\n    os.kill(os.getpid(), 9)\n"
+    )
+    killed = run([sys.executable, "-c", program], check=False, cwd=HERE.parents[1])
+    name = killed.stdout.strip()
+    assert killed.code == -signal.SIGKILL
+    assert name in run(["ip", "netns", "list"]).stdout
+    remove_stale()
+    assert name not in run(["ip", "netns", "list"]).stdout
+
+
+def test_mounts_of_a_host_are_nobody_elses(network: LabNetwork, tmp_path: Path) -> None:
+    host = network.add_host("one")
+    script = f"mount -t tmpfs lab {tmp_path} && grep -c ' {tmp_path} ' /proc/self/mountinfo"
+    assert run(host.command(["sh", "-c", script])).stdout.strip() == "1"
+    assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
