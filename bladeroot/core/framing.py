@@ -2,7 +2,8 @@
 Frames: which members share one, and the index that says what each frame is.
 
 Laid end to end the frames are one tar archive: every directory, the body, hard links, every directory
-again (so that GNU tar too restores their times), the end of the archive. Each is one zstd frame, in a
+again (so that GNU tar too restores their times) with those of its symlinks that lead out of it, the end
+of the archive. Each is one zstd frame, in a
 file of its own; the index is a zstd skippable frame after them. No I/O.
 """
 
@@ -188,21 +189,49 @@ def plan_frames(
     Lazy: holds no more than a frame's headers at a time.
     """
     cuts = cuts or choose_cut_sizes(members)
-    directories, links, body = [], [], []
-    for member in members:
-        if member.kind is MemberKind.DIRECTORY:
-            directories.append(member)
-        elif member.kind is MemberKind.HARDLINK:
-            links.append(member)
-        else:
+    sections = _sort_members(members, package_of)
+    yield from _plan_section(sections.directories, cuts)
+    yield from _plan_section(sections.body, cuts)
+    yield from _plan_section(sections.last, cuts, tail=END_OF_ARCHIVE)
+
+
+@frozen
+class _Sections:
+    """The members in the order of the archive."""
+
+    directories: list[Member]
+    body: list[Member]
+    last: list[Member]
+
+
+def _sort_members(members: Sequence[Member], package_of: Mapping[bytes, str]) -> _Sections:
+    ordered = sorted(members, key=lambda member: member.path)
+    directories = [member for member in ordered if member.kind is MemberKind.DIRECTORY]
+    links = [member for member in ordered if member.kind is MemberKind.HARDLINK]
+    linked = {member.link_target for member in links}
+    late: dict[bytes, list[Member]] = {member.path: [] for member in directories}
+    body = []
+    for member in ordered:
+        parent = member.path.rpartition(b"/")[0]
+        if _is_linked_late(member) and member.path not in linked and parent in late:
+            late[parent].append(member)
+        elif member.kind not in (MemberKind.DIRECTORY, MemberKind.HARDLINK):
             body.append(member)
-    directories.sort(key=lambda member: member.path)
-    links.sort(key=lambda member: member.path)
     # Files of packages together: an update of a few packages then touches few frames. The rest comes last.
-    body.sort(key=lambda member: (package_of.get(member.path, "\U0010ffff"), member.path))
-    yield from _plan_section(directories, cuts)
-    yield from _plan_section(body, cuts)
-    yield from _plan_section([*links, *directories], cuts, tail=END_OF_ARCHIVE)
+    body.sort(key=lambda member: package_of.get(member.path, "\U0010ffff"))
+    again = [member for directory in directories for member in (directory, *late[directory.path])]
+    return _Sections(directories, body, links + again)
+
+
+def _is_linked_late(member: Member) -> bool:
+    """
+    Symlinks that GNU tar makes at its very end (extract.c, `create_placeholder_file`).
+
+    It gets their directory's time right only if they follow the directory's last entry.
+    """
+    if member.kind is not MemberKind.SYMLINK:
+        return False
+    return member.link_target.startswith(b"/") or b".." in member.link_target.split(b"/")
 
 
 @define
