@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import random
 import shutil
-import tomllib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +20,7 @@ from attrs import frozen
 
 from bladeroot.core.cluster import GIB, MIB, Blade, Layout, Role
 from bladeroot.core.manifest import Manifest
+from bladeroot.core.overlaysettings import SwitchAction
 from bladeroot.core.sizes import render_about
 from bladeroot.errors import ClaimNotHeldError
 from bladeroot.events import Event, Note, Reporter, StepFinished
@@ -30,6 +30,7 @@ from bladeroot.lab.network import start_network
 from bladeroot.lab.qemu import Firmware, boot
 from bladeroot.lab.room import open_room
 from bladeroot.ops.folder import ClusterFolder, init_cluster
+from bladeroot.ops.overlays import read_layer
 from bladeroot.ops.publish import plan_publish, publish_snapshot
 from bladeroot.ops.snapshots.debian import clone_snapshot, ensure_cached_debian
 from bladeroot.ops.snapshots.selfcopy import copy_self
@@ -187,7 +188,8 @@ class _Demo:
         cached = ensure_cached_debian(self.options.cache, include=PACKAGES, reporter=self.report)
         self.snapshot = clone_snapshot(cached, self.work / "snapshot")
         copied = copy_self(self.snapshot)
-        self.report(Note(text=f"bladeroot itself is in the snapshot: {copied}"))
+        text = f"bladeroot {copied.version} itself is in the snapshot: {render_about(copied.size_bytes)}"
+        self.report(Note(text=text))
 
     def publish(self) -> None:
         secret_key = self.folder.secret_key(lambda _prompt: "", self.work / "operator.key")
@@ -268,5 +270,5 @@ def _check_boot(result: BootResult, folder: ClusterFolder, serial: int) -> None:
 
 
 def _read_role_services(folder: ClusterFolder, role: str) -> set[str]:
-    text = (folder.overlays / "role" / role / "overlay.toml").read_text(encoding="utf-8")
-    return set(tomllib.loads(text).get("services", {}).get("enable", ()))
+    switches = read_layer(folder.overlays / "role" / role, f"role/{role}").settings.switches
+    return {switch.unit for switch in switches if switch.action is SwitchAction.ENABLE}

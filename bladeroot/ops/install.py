@@ -32,6 +32,7 @@ from bladeroot.host.bootloader import (
     find_kernels,
     install_boot_code,
     read_committed,
+    release_slot,
     write_slot_config,
 )
 from bladeroot.host.depot import DEFAULT_DEPOT, Depot
@@ -208,7 +209,8 @@ class Installation:
     # The steps
 
     def partition_disk(self) -> None:
-        """Cut the disk as planned; a table that is as planned already stays."""
+        """Let go of a slot that will be written over, then cut the disk; a table that is as planned stays."""
+        release_slot(self.opened, self.plan.layout)
         apply_partitions(self.opened, self.plan.layout)
 
     def make_filesystems(self) -> None:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from bladeroot.core.cluster import MIB
@@ -31,7 +32,7 @@ from bladeroot.host.mounts import mounted
 from bladeroot.ops import install
 from bladeroot.ops.install import STEPS, apply_install, choose_install_disk, plan_install
 from bladeroot.ops.sources import DepotSource, OnFile
-from tests.toycluster import ToyCluster, make_toy_cluster
+from tests.toycluster import DISK_SIZE_BYTES, LAYOUT, ToyCluster, make_toy_cluster
 from tests.treecompare import find_tree_differences
 
 pytestmark = pytest.mark.system
@@ -182,22 +183,8 @@ def test_an_install_that_was_cut_off_boots_nothing_half_done_and_is_taken_up_aga
     toy: ToyCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int, when: str
 ) -> None:
     disk = toy.make_disk(tmp_path / "disk")
-
-    class PowerCutError(Exception):
-        pass
-
-    def cut_power(installation: install.Installation) -> None:
-        if when == "after":
-            STEPS[cut][2](installation)
-        raise PowerCutError
-
-    name, title, _run = STEPS[cut]
-    steps = (*STEPS[:cut], (name, title, cut_power), *STEPS[cut + 1 :])
     source = CountingSource(toy.depot)
-    with monkeypatch.context() as patch:
-        patch.setattr(install, "STEPS", steps)
-        with pytest.raises(PowerCutError):
-            install_blade(toy, disk, source=source)
+    cut_off_install(toy, disk, source, monkeypatch, cut, when)
     names = [step[0] for step in STEPS]
     is_committed = (
         (cut, when) >= (names.index("commit"), "after") if when == "after" else cut > names.index("commit")
@@ -210,6 +197,53 @@ def test_an_install_that_was_cut_off_boots_nothing_half_done_and_is_taken_up_aga
     assert read_slot(disk) is Use.SLOT_A
     with look_into(disk, tmp_path) as slot:
         assert find_differences(toy, slot) == []
+
+
+@pytest.fixture(scope="module")
+def two_slots(tmp_path_factory: pytest.TempPathFactory) -> ToyCluster:
+    layout = attrs.evolve(LAYOUT, slots=2)
+    return make_toy_cluster(tmp_path_factory.mktemp("two-slots"), layout)
+
+
+COMMIT = [name for name, _title, _run in STEPS].index("commit")
+
+
+@pytest.mark.parametrize("cut", range(COMMIT + 1), ids=[name for name, _title, _run in STEPS[: COMMIT + 1]])
+def test_a_reimage_that_was_cut_off_never_leaves_half_a_system_to_boot(
+    toy: ToyCluster, two_slots: ToyCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int
+) -> None:
+    one, two = toy.make_disk(tmp_path / "one"), toy.make_disk(tmp_path / "two", 2 * DISK_SIZE_BYTES)
+    for cluster, disk in ((toy, one), (two_slots, two)):
+        install_blade(cluster, disk)
+        cut_off_install(cluster, disk, CountingSource(cluster.depot), monkeypatch, cut, "before")
+    assert read_slot(one) is (Use.SLOT_A if cut == 0 else None)
+    assert read_slot(two) is Use.SLOT_A
+    with look_into(two, tmp_path) as slot:
+        assert find_differences(two_slots, slot) == []
+    install_blade(two_slots, two)
+    assert read_slot(two) is Use.SLOT_B
+    with look_into(two, tmp_path, Use.SLOT_B) as slot:
+        assert find_differences(two_slots, slot) == []
+
+
+def cut_off_install(
+    toy: ToyCluster, disk: Path, source: CountingSource, monkeypatch: pytest.MonkeyPatch, cut: int, when: str
+) -> None:
+    """Install, but stop before or after a step, as if the power went."""
+
+    class PowerCutError(Exception):
+        pass
+
+    def cut_power(installation: install.Installation) -> None:
+        if when == "after":
+            STEPS[cut][2](installation)
+        raise PowerCutError
+
+    name, title, _run = STEPS[cut]
+    with monkeypatch.context() as patch:
+        patch.setattr(install, "STEPS", (*STEPS[:cut], (name, title, cut_power), *STEPS[cut + 1 :]))
+        with pytest.raises(PowerCutError):
+            install_blade(toy, disk, source=source)
 
 
 def corrupt(depot: Depot, artefact: Artefact, number: int) -> Path:
