@@ -68,7 +68,7 @@ class Bench:
     def tar_and_compress(self) -> None:
         """`tar c | zstd -T0` of the same tree."""
         with start_process(["tar", *TAR_OPTIONS, "-C", self.snapshot, "-c", "."], stdout=PIPE) as tar:
-            argv = ["zstd", "-q", "-f", "-T0", f"-{self.level}", "-o", self.tarball]
+            argv = ["zstd", "-q", "-f", "-T0", f"-{self.level}", "-o", str(self.tarball)]
             with start_process(argv, stdin=tar.stdout) as zstd:
                 check(zstd.wait())
             check(tar.wait())

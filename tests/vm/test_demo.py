@@ -28,7 +28,7 @@ def test_the_demo(debian_snapshot: Path, tmp_path: Path) -> None:
         "--blades",
         "2",
         "--work",
-        tmp_path / "demo",
+        str(tmp_path / "demo"),
     ]
     completed = run(argv, check=False, timeout_s=_TIMEOUT_S)
     assert completed.code == 0, completed.stderr[-4000:]
