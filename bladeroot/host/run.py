@@ -45,6 +45,8 @@ _DEBIAN_PACKAGES = {
     "qemu-system-x86_64": "qemu-system-x86",
     "sfdisk": "fdisk",
     "ssh-keygen": "openssh-client",
+    "setpriv": "util-linux",
+    "tc": "iproute2",
     "unshare": "util-linux",
     "wipefs": "util-linux",
 }

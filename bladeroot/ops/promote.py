@@ -220,4 +220,4 @@ def serve_until(role: RootRole, stop: threading.Event, *, interval_s: float = 2.
 
 
 def _start_swarm(upload_limit: int, reporter: Reporter) -> Swarm:
-    return Swarm(port=DEFAULT_SWARM_PORT, reporter=reporter, upload_limit=upload_limit)
+    return Swarm(port=DEFAULT_SWARM_PORT, reporter=reporter, as_root=True, upload_limit=upload_limit)
