@@ -28,8 +28,10 @@ from bladeroot.errors import ArtefactError
 
 _MAX_PAX_BYTES = 16 << 20
 _MAX_SIZE_BYTES = 1 << 62
+_NO_ID = 0xFFFFFFFF
+"""Linux: uid_t and gid_t are 32 bits, and this value means "leave it"."""
 _NUMBER = re.compile(rb"[0-9]{1,19}")
-_TIME = re.compile(rb"(-?)([0-9]{1,12})(?:\.([0-9]{1,9}))?")
+_TIME = re.compile(rb"(-?)([0-9]{1,18})(?:\.([0-9]{1,9}))?")
 _KIND_OF_TYPE = {flag: kind for kind, flag in TYPE_OF_KIND.items()}
 
 
@@ -127,6 +129,10 @@ def _normalise(member: Member) -> Member:
         check_path(member.link_target)
     if member.kind in (MemberKind.HARDLINK, MemberKind.SYMLINK) and not member.link_target:
         raise ValueError("a link to nothing")
+    if b"\0" in member.link_target or any(b"\0" in name for name, _ in member.xattrs):
+        raise ValueError("a zero byte in a name")
+    if max(member.uid, member.gid) >= _NO_ID:
+        raise ValueError("an owner's number is too large")
     return member
 
 

@@ -192,6 +192,8 @@ class Extraction:
 
     def _place(self, writer: TreeWriter, head: Head, view: memoryview) -> None:
         member = head.member
+        if member.path in self._splits:
+            raise ArtefactError(f"{os.fsdecode(member.path)} is in the archive twice")
         if member.kind is MemberKind.FILE:
             writer.place_file(member, view[head.data_start : head.data_start + head.data_size])
         elif member.kind is MemberKind.DIRECTORY:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bladeroot.core.tarformat import Member
-from bladeroot.errors import DiskError, DiskTooSmallError, PrivilegeError
+from bladeroot.errors import ArtefactError, DiskError, DiskTooSmallError, PrivilegeError
 
 _ACLS = ("system.posix_acl_access", "system.posix_acl_default")
 _OWN_XATTRS = ("user.", "trusted.", "security.capability", *_ACLS)
@@ -47,6 +47,8 @@ def explain_writing(target: Path, path: bytes) -> Iterator[None]:
     """Turn what goes wrong in writing a member into errors that say where, and what to do."""
     try:
         yield
+    except (ValueError, OverflowError) as error:
+        raise ArtefactError(f"{os.fsdecode(path)} is described in an impossible way: {error}") from error
     except OSError as error:
         where = target / os.fsdecode(path)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

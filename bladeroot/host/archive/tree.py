@@ -266,7 +266,7 @@ class TreeWriter:
         found = os.open(name, flags, dir_fd=self.open_directory(parent))
         try:
             status = os.fstat(found)
-            if (status.st_dev, status.st_ino) != identity:
+            if (status.st_dev, status.st_ino) != identity or not stat.S_ISREG(status.st_mode):
                 raise ArtefactError(f"{os.fsdecode(path)} is in the archive twice")
             return os.open(b"/proc/self/fd/%d" % found, os.O_WRONLY | os.O_CLOEXEC)
         finally:
