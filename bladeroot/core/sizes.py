@@ -7,6 +7,7 @@ import re
 from bladeroot.errors import ConfigError
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50}
+_RATE_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 _PATTERN = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGTP]?)(?:i?B)?", re.IGNORECASE)
 _HINT = 'write it as "512M", "16G" or "2T" (powers of 1024), or as a number of bytes'
 
@@ -23,6 +24,14 @@ def parse_size(text: str | int) -> int:
     number, unit = match.groups()
     size_bytes = float(number) * _UNITS[unit.upper()] if "." in number else int(number) * _UNITS[unit.upper()]
     return int(size_bytes)
+
+
+def parse_bit_rate(text: str) -> int:
+    """Bits per second of `1G`, `100M` or a plain number; powers of 1000, as networks count. Raises ConfigError."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGkmg]?)(?:bit/s|b/s|bit)?", text.strip())
+    if match is None or float(match[1]) == 0:
+        raise ConfigError(f"not a rate: {text!r}", 'write it in bits a second, as "100M" or "1G"')
+    return int(float(match[1]) * _RATE_UNITS[match[2].upper()])
 
 
 def render_size(size_bytes: int) -> str:

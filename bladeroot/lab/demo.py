@@ -100,7 +100,7 @@ class DemoReport:
         """For people."""
         total = sum(self.phases_s.values())
         lines = [f"{len(self.blades)} blades installed, {total:.0f} s in all:"]
-        lines += [f"  {name:9} {seconds:6.1f} s" for name, seconds in self.phases_s.items()]
+        lines += [f"  {name:10} {seconds:6.1f} s" for name, seconds in self.phases_s.items()]
         lines.append(f"{render_about(self.installed_bytes)} installed on {len(self.blades)} disks")
         given, image = render_about(self.root_up_bytes), render_about(self.image_bytes)
         lines.append(f"{given} left the root: {self.root_copies:.2f} times the image ({image})")
@@ -119,6 +119,8 @@ class DemoOptions:
     work: Path
     cache: Path | None = None
     blades: int = 8
+    link_bits: int | None = None
+    """What each link carries, bits per second each way; None for as much as the machine can."""
     seed: int | None = None
     """Which disk is booted is drawn with it."""
 
@@ -134,6 +136,8 @@ def run_demo(options: DemoOptions, reporter: Reporter) -> DemoReport:
             phases[event.step] = event.duration_s
         reporter(event)
 
+    shutil.rmtree(options.work, ignore_errors=True)
+    options.work.mkdir(parents=True)
     demo = _Demo(options, report)
     for name, (title, run_phase) in _PHASES.items():
         with step(name, title, report):
@@ -165,8 +169,6 @@ class _Demo:
         self.boots: list[BootResult] = []
 
     def make_cluster(self) -> None:
-        shutil.rmtree(self.work, ignore_errors=True)
-        self.work.mkdir(parents=True)
         roles = list(ROLES)
         blades = [
             Blade(name=f"{role}{number // len(roles) + 1:02d}", role=role)
@@ -203,7 +205,7 @@ class _Demo:
     def install(self) -> None:
         with (
             start_network("demo") as network,
-            open_room(network, self.folder.path, self.work, self.report) as room,
+            open_room(network, self.folder.path, self.work, self.report, self.options.link_bits) as room,
         ):
             root = room.start_root(self.depot)
             for name in self.folder.cluster.blades:
@@ -249,7 +251,7 @@ _PHASES: dict[str, tuple[str, Callable[[_Demo], None]]] = {
     "snapshot": ("Build a Debian snapshot", _Demo.make_snapshot),
     "publish": ("Publish it as generation 1", _Demo.publish),
     INSTALL_STEP: ("Promote a root, and install all blades from it and each other", _Demo.install),
-    "boot": ("Boot one of the disks alone, in BIOS and in UEFI", _Demo.boot_one),
+    "boot-alone": ("Boot one of the disks alone, in BIOS and in UEFI", _Demo.boot_one),
 }
 
 

@@ -86,12 +86,19 @@ class Room:
     """The root and the blades of a lab, all on one network; see `open_room`."""
 
     def __init__(
-        self, network: LabNetwork, cluster: Path, work: Path, reporter: Reporter, stack: ExitStack
+        self,
+        network: LabNetwork,
+        cluster: Path,
+        work: Path,
+        reporter: Reporter,
+        link_bits: int | None,
+        stack: ExitStack,
     ) -> None:
         self._network = network
         self._cluster = cluster
         self._work = work
         self._reporter = reporter
+        self._link_bits = link_bits
         self._stack = stack
         self._changed = threading.Condition()
         self._finished: dict[str, dict[str, Any]] = {}
@@ -103,13 +110,13 @@ class Room:
 
     def start_root(self, depot: Path) -> RoomProcess:
         """A host that takes the root role with what the depot holds."""
-        host = self._network.add_host(ROOT_HOST)
+        host = self._network.add_host(ROOT_HOST, rate_bits=self._link_bits)
         argv = ["--depot", str(depot), "promote", "--blade", ROOT_HOST]
         return self._start(host, argv, self._hear_root)
 
     def start_blade(self, name: str, disk_size_bytes: int, extra: Sequence[str] = ()) -> RoomProcess:
         """A host with an empty disk, which finds the root and installs itself."""
-        host = self._network.add_host(name)
+        host = self._network.add_host(name, rate_bits=self._link_bits)
         disk = self.disk(name)
         disk.parent.mkdir(parents=True, exist_ok=True)
         with disk.open("wb") as file:
@@ -159,11 +166,13 @@ class Room:
 
 
 @contextmanager
-def open_room(network: LabNetwork, cluster: Path, work: Path, reporter: Reporter) -> Iterator[Room]:
-    """A room whose processes end with the block. Files go below `work`."""
+def open_room(
+    network: LabNetwork, cluster: Path, work: Path, reporter: Reporter, link_bits: int | None = None
+) -> Iterator[Room]:
+    """A room whose processes end with the block. Files go below `work`; `link_bits` shapes every link."""
     (work / "logs").mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        yield Room(network, cluster, work, reporter, stack)
+        yield Room(network, cluster, work, reporter, link_bits, stack)
 
 
 def _parse_line(line: bytes) -> Event | None:

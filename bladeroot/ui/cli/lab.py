@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from bladeroot.core.sizes import parse_bit_rate
 from bladeroot.errors import ClaimNotHeldError, MissingToolError, PrivilegeError
 from bladeroot.events import Event, StepFinished, StepStarted
 from bladeroot.lab.demo import INSTALL_STEP, DemoOptions, run_demo
@@ -43,13 +44,17 @@ def add_parser(verbs: Verbs) -> None:
     demo.add_argument(
         "--work", type=Path, default=_DEFAULT_WORK, metavar="DIR", help="where to work; is emptied first"
     )
+    demo.add_argument(
+        "--link", metavar="RATE", help='what each link carries, in bits a second, as "1G" (no limit)'
+    )
     demo.add_argument("--seed", type=int, metavar="N", help="draw the disk to boot the same way every time")
     demo.set_defaults(run=run_lab_demo)
 
 
 def run_lab_demo(args: argparse.Namespace, out: Output) -> int:
     """Run it with a live table while blades install, and sum up."""
-    options = DemoOptions(work=args.work, blades=args.blades, seed=args.seed)
+    link_bits = parse_bit_rate(args.link) if args.link else None
+    options = DemoOptions(work=args.work, blades=args.blades, link_bits=link_bits, seed=args.seed)
     report = run_demo(options, out.reporter if out.as_json or not out.is_terminal else _Screen(out))
     out.facts(report.facts(), "\n".join(report.lines()))
     return 0

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bladeroot.core.sizes import parse_size, render_about, render_size
+from bladeroot.core.sizes import parse_bit_rate, parse_size, render_about, render_size
 from bladeroot.errors import ConfigError
 
 
@@ -42,3 +42,16 @@ def test_a_rendered_size_reads_back_exactly(size_bytes: int) -> None:
 )
 def test_sizes_for_reading(size_bytes: int, text: str) -> None:
     assert render_about(size_bytes) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "bits"), [("1G", 10**9), ("2.5g", 25 * 10**8), ("100M", 10**8), ("64 kbit/s", 64_000), ("9", 9)]
+)
+def test_rates_are_in_powers_of_1000(text: str, bits: int) -> None:
+    assert parse_bit_rate(text) == bits
+
+
+@pytest.mark.parametrize("text", ["", "fast", "-1M", "0", "1T", "1GiB"])
+def test_what_is_no_rate(text: str) -> None:
+    with pytest.raises(ConfigError, match="not a rate"):
+        parse_bit_rate(text)
