@@ -27,7 +27,7 @@ def parse_size(text: str | int) -> int:
 
 
 def parse_bit_rate(text: str) -> int:
-    """Bits per second of `1G`, `100M` or a plain number; powers of 1000, as networks count. Raises ConfigError."""
+    """Bits per second of `1G`, `100M` or a plain number, in powers of 1000. Raises ConfigError."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGkmg]?)(?:bit/s|b/s|bit)?", text.strip())
     if match is None or float(match[1]) == 0:
         raise ConfigError(f"not a rate: {text!r}", 'write it in bits a second, as "100M" or "1G"')
