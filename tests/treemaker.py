@@ -18,7 +18,21 @@ _NO_ID = 0xFFFFFFFF
 _name = st.one_of(
     st.binary(min_size=1, max_size=12),
     st.text(min_size=1, max_size=20).map(lambda text: text.encode("utf-8", "surrogatepass")),
-    st.sampled_from([b"a\nb", b"-x", b" ", b"~", b".wh.x", b"\xff\xfe", b"a=b%c", b"x" * 255, b"\xe9" * 120]),
+    st.sampled_from(
+        [
+            b"a\nb",
+            b"-x",
+            b" ",
+            b"~",
+            b".wh.x",
+            b"\xff\xfe",
+            b"a=b%c",
+            b"\\",
+            b"c:\\x",
+            b"x" * 255,
+            b"\xe9" * 120,
+        ]
+    ),
     st.binary(min_size=90, max_size=255),
 ).map(lambda name: name.replace(b"/", b"_").replace(b"\0", b"0")[:255])
 _names = _name.filter(lambda name: name not in (b".", b".."))

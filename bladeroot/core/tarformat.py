@@ -120,7 +120,8 @@ def render_head(member: Member) -> bytes:
     """Everything of a member before its content: pax records, header, and the map of a sparse file."""
     records: list[tuple[bytes, bytes]] = []
     binary = False
-    name, prefix = member.path or b".", b""
+    full = spell_path(member.path)
+    name, prefix = full, b""
     slash = b"/" if member.kind is MemberKind.DIRECTORY else b""
     sparse_map = b""
     stored = 0
@@ -139,10 +140,12 @@ def render_head(member: Member) -> bytes:
     elif len(name) + len(slash) > 100:
         name, prefix = _split_name(name, slash)
         if not prefix:
-            records.append((b"path", member.path + slash))
+            records.append((b"path", full + slash))
             binary = not _is_utf8(member.path)
             name = _short(member.path)
     link = member.link_target
+    if member.kind is MemberKind.HARDLINK:
+        link = spell_path(link)
     if len(link) > 100:
         records.append((b"linkpath", link))
         binary = binary or not _is_utf8(link)
@@ -162,6 +165,13 @@ def render_head(member: Member) -> bytes:
     pax_name = b"PaxHeaders/" + _short(member.path)
     pax = _render_header(pax_name, b"", b"x", 0o644, None, len(body), b"")
     return pax + body + bytes(count_padding(len(body))) + header + sparse_map
+
+
+def spell_path(path: bytes) -> bytes:
+    """A path as it stands in archives: bsdtar would cut off what looks like a root or a drive of Windows."""
+    if path.startswith(b"\\") or path[1:2] == b":":
+        return b"./" + path
+    return path or b"."
 
 
 def render_sparse_map(member: Member) -> bytes:

@@ -118,14 +118,16 @@ def _parse_head(buffer: memoryview, at: int) -> Head:
 def _normalise(member: Member) -> Member:
     path = member.path
     if member.kind is MemberKind.DIRECTORY:
-        if path.endswith(b"/"):
-            path = path[:-1]
+        path = path.removesuffix(b"/")
         path = b"" if path == b"." else path
-        member = member if path is member.path else evolve(member, path=path)
-    elif not path:
+    path = path.removeprefix(b"./")
+    if not path and member.kind is not MemberKind.DIRECTORY:
         raise ValueError("a member without a name")
+    if path is not member.path:
+        member = evolve(member, path=path)
     check_path(path)
     if member.kind is MemberKind.HARDLINK:
+        member = evolve(member, link_target=member.link_target.removeprefix(b"./"))
         check_path(member.link_target)
     if member.kind in (MemberKind.HARDLINK, MemberKind.SYMLINK) and not member.link_target:
         raise ValueError("a link to nothing")

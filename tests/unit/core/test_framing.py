@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 from attrs import evolve
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bladeroot.core.framing import (
@@ -127,6 +127,7 @@ def test_symlinks_that_gnu_tar_makes_late_follow_their_directory() -> None:
     first=st.integers(1, 300),
     rest=st.integers(1, 300),
 )
+@settings(deadline=None)
 def test_segments_cut_and_laid_together_are_the_same_bytes(
     lengths: Sequence[tuple[int, int]], first: int, rest: int
 ) -> None:
@@ -187,6 +188,7 @@ def test_an_index_of_another_version_or_without_frames() -> None:
 
 
 @given(data=st.binary(max_size=200))
+@settings(deadline=None)
 def test_junk_is_no_index(data: bytes) -> None:
     for junk in (data, b"\x5b\x2a\x4d\x18" + len(data).to_bytes(4, "little") + data):
         with pytest.raises(ArtefactError):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from attrs import evolve
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bladeroot.core.acltext import parse_acl_text, render_acl_text
@@ -24,6 +24,8 @@ from bladeroot.core.tarformat import (
 )
 from bladeroot.core.tarparse import parse_head, parse_heads
 from bladeroot.errors import ArtefactError
+
+_unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 _parts = st.binary(min_size=1, max_size=255).filter(
     lambda part: part not in (b".", b"..") and b"/" not in part and b"\0" not in part
@@ -67,6 +69,7 @@ def members(draw: st.DrawFn) -> Member:
 
 
 @given(member=members())
+@_unhurried
 def test_what_is_written_is_what_is_read(member: Member) -> None:
     raw = render_head(member)
     head = parse_head(memoryview(raw), 0)
@@ -77,6 +80,7 @@ def test_what_is_written_is_what_is_read(member: Member) -> None:
 
 
 @given(member=members())
+@_unhurried
 def test_python_reads_the_same(member: Member) -> None:
     if member.segments is not None or b"=" in b"".join(name for name, _ in member.xattrs):
         return
@@ -84,7 +88,8 @@ def test_python_reads_the_same(member: Member) -> None:
     with tarfile.open(fileobj=io.BytesIO(raw), encoding="utf-8", errors="surrogateescape") as archive:
         found = archive.next()
         assert found is not None
-    assert found.name.encode("utf-8", "surrogateescape").rstrip(b"/") == member.path.rstrip(b"/")
+    name = found.name.encode("utf-8", "surrogateescape")
+    assert name.removeprefix(b"./").rstrip(b"/") == member.path.rstrip(b"/")
     assert (found.uid, found.gid, found.mode) == (member.uid, member.gid, member.mode)
     assert found.size == member.size
 
@@ -115,10 +120,26 @@ def test_pax_records_only_where_needed(change: dict[str, Any]) -> None:
     assert parse_head(memoryview(raw), 0).member == evolve(member, **change)
 
 
+@pytest.mark.parametrize("path", [b"\\", b"\\x/y", b"c:", b"c:\\x"])
+def test_names_that_look_like_windows(path: bytes) -> None:
+    for kind in MemberKind:
+        member = Member(path, kind, link_target=path if kind in ("hardlink", "symlink") else b"")
+        raw = render_head(member)
+        assert raw.startswith(b"./" + path)
+        assert parse_head(memoryview(raw), 0).member == member
+
+
 def test_the_top_directory() -> None:
     raw = render_head(Member(b"", MemberKind.DIRECTORY, mode=0o755))
     assert raw.startswith(b"./\0")
     assert parse_head(memoryview(raw), 0).member.path == b""
+    for name in (b"", b"./"):
+        nameless = bytearray(render_head(Member(b"x", MemberKind.FILE)))
+        nameless[: len(name) + 1] = name + b"\0"
+        nameless[148:156] = b"        "
+        nameless[148:156] = b"%06o\0 " % sum(nameless)
+        with pytest.raises(ArtefactError, match="without a name"):
+            parse_head(memoryview(nameless), 0)
 
 
 @pytest.mark.parametrize(
@@ -136,6 +157,7 @@ def test_paths_that_are_refused(path: bytes) -> None:
 
 
 @given(position=st.integers(0, 511), value=st.integers(0, 255))
+@_unhurried
 def test_a_changed_header_is_refused_or_the_same(position: int, value: int) -> None:
     raw = bytearray(render_head(Member(b"some/name", MemberKind.FILE, size=0, uid=7)))
     if raw[position] == value or 148 <= position < 156:
@@ -146,6 +168,7 @@ def test_a_changed_header_is_refused_or_the_same(position: int, value: int) -> N
 
 
 @given(junk=st.binary(max_size=2000))
+@_unhurried
 def test_junk_is_refused(junk: bytes) -> None:
     if junk and junk != END_OF_ARCHIVE:
         with pytest.raises(ArtefactError):
@@ -153,6 +176,7 @@ def test_junk_is_refused(junk: bytes) -> None:
 
 
 @given(records=st.binary(min_size=1, max_size=200))
+@_unhurried
 def test_junk_in_pax_records_is_refused_or_sane(records: bytes) -> None:
     template = render_head(Member(b"name", MemberKind.FILE, mtime_ns=1))
     raw = bytearray(template[:512] + records + bytes(count_padding(len(records))) + template[1024:])
