@@ -52,6 +52,8 @@ def make_frame(raw: bytes, members: int = 1) -> tuple[Frame, bytes]:
 
 
 def make_raw(member: Member, content: bytes = b"evil") -> bytes:
+    # Any user may run these tests.
+    member = evolve(member, uid=member.uid or os.getuid(), gid=member.gid or os.getgid())
     if member.kind is not FILE:
         return render_head(member)
     member = evolve(member, size=len(content))
