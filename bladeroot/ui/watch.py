@@ -45,13 +45,14 @@ def render_room(room: RoomState, title: str = "") -> Table:
 
 
 def _render_row(state: BladeState) -> tuple[str | Text | Table, ...]:
+    is_moving = state.phase is BladePhase.WORKING and state.total > 0
     return (
         state.blade,
         _describe_step(state),
         _render_progress(state),
-        _format_rate(state.down_rate),
-        _format_rate(state.up_rate),
-        str(state.peers or ""),
+        _format_rate(state.down_rate) if is_moving else "",
+        _format_rate(state.up_rate) if is_moving else "",
+        _count_peers(state),
         _format_share(state),
     )
 
@@ -79,6 +80,11 @@ def _render_progress(state: BladeState) -> Text | Table:
 
 def _format_rate(rate: int) -> str:
     return f"{render_about(rate)}/s" if rate else ""
+
+
+def _count_peers(state: BladeState) -> str:
+    """Those connected now, or those that gave something if there were more: seeds leave each other."""
+    return str(max((max(stats.peers, stats.sources) for stats in state.swarms.values()), default="") or "")
 
 
 def _format_share(state: BladeState) -> str:

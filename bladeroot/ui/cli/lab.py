@@ -69,7 +69,7 @@ class _Screen:
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, StepStarted) and not event.subject and event.step == INSTALL_STEP:
-            self._out.reporter(event)
+            self._out.say(event.title)
             self._table = LiveTable(self._out.console())
             self._table.__enter__()
         elif self._table is not None and isinstance(event, StepFinished) and event.step == INSTALL_STEP:
