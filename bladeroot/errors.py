@@ -82,6 +82,12 @@ class DepotError(BladerootError):
     exit_code = 22
 
 
+class NoRoomError(BladerootError):
+    """There is no room left on a filesystem: a snapshot's, the cluster folder's, or the one of /tmp."""
+
+    exit_code = 24
+
+
 class DepotFullError(DepotError):
     """There is no room left where the depot is."""
 

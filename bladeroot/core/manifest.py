@@ -154,6 +154,12 @@ def accept_manifest(
         for signature in signed.signatures
         for key in trusted_keys
     ):
+        known = {key.key_id for key in trusted_keys}
+        if any(signature.key_id in known for signature in signed.signatures):
+            raise TrustError(
+                f"manifest {signed.hash[:16]} is not what its signature is for: damaged or tampered with",
+                "get the generation from another blade, or publish again",
+            )
         by_whom = ", ".join(signature.key_id for signature in signed.signatures) or "nobody"
         ours = ", ".join(sorted(key.key_id for key in trusted_keys)) or "none"
         hint = f"trusted here: {ours}; put the operator's public key into keys/trusted/ if it should be"

@@ -32,7 +32,8 @@ from bladeroot.core.disklayout import (
     render_sfdisk,
 )
 from bladeroot.errors import DiskBusyError, DiskError
-from bladeroot.host.finddisks import find_disk_users, find_disks
+from bladeroot.host.finddisks import find_disk_users, find_disks, is_swap
+from bladeroot.host.loopdev import attached_loop, find_loops
 from bladeroot.host.run import require_root, run
 
 __all__ = [
@@ -83,12 +84,14 @@ def open_disk(path: Path, *, read_only: bool = False) -> Iterator[OpenDisk]:
     if not stat.S_ISBLK(mode) and not stat.S_ISREG(mode):
         raise DiskError(f"{path} is neither a block device nor a file", "name a disk, or a file that is one")
     with ExitStack() as stack:
+        if stat.S_ISBLK(mode):
+            _check_whole_and_idle(real)
         stack.enter_context(_locked(real, path))
         if stat.S_ISREG(mode):
             device = stack.enter_context(_attached(real, read_only=read_only))
         else:
             device = real
-            _check_whole_and_idle(device)
+            _check_unclaimed(device)
         _sync_partitions(device)
         name = Path("/sys/class/block") / device.name
         yield OpenDisk(
@@ -185,12 +188,18 @@ def sync_device(node: Path) -> None:
 @contextmanager
 def _locked(real: Path, shown: Path) -> Iterator[None]:
     """One installer a disk; udev too leaves a locked device alone (systemd: Locking Block Device Access)."""
-    descriptor = os.open(real, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        descriptor = os.open(real, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise DiskError(f"{shown}: {error.strerror}", _explain_open(error)) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise DiskBusyError(f"{shown} is being installed on, or probed, by another process") from None
+            raise DiskBusyError(
+                f"{shown} is being installed on, or probed, by another process",
+                f"see who: fuser -v {shown}",
+            ) from None
         yield
     finally:
         os.close(descriptor)
@@ -198,30 +207,26 @@ def _locked(real: Path, shown: Path) -> Iterator[None]:
 
 @contextmanager
 def _attached(file: Path, *, read_only: bool) -> Iterator[Path]:
-    """A loop device for the file; it goes with this process, however that ends."""
-    for line in run(
-        ["losetup", "--list", "--noheadings", "--output", "NAME", "-j", file]
-    ).stdout.splitlines():
-        raise DiskBusyError(f"{file} is in use as {line.strip()}", f"losetup -d {line.strip()}")
+    """A loop device for the file, which must not be in use otherwise."""
+    for device in find_loops(file):
+        hint = f"unmount what is on it, then: losetup -d {device}"
+        raise DiskBusyError(f"{file} is in use as {describe_loop(device)}", hint)
+    if is_swap(file):
+        raise DiskBusyError(f"{file} is swap", f"swapoff {file}")
     size_bytes = file.stat().st_size
     if size_bytes < MIB or size_bytes % 512:
         raise DiskError(f"{file} has {size_bytes} bytes: not a disk", f"make it: truncate -s 20G {file}")
-    # With --partscan the kernel drops the partitions that partx made when the loop device is detached.
-    flags = ["--read-only"] if read_only else []
-    device = Path(run(["losetup", "--find", "--show", "--partscan", *flags, file]).stdout.strip())
-    try:
-        holder = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        run(["losetup", "--detach", device], check=False)
-        raise
-    try:
-        # While it is held open, detaching means: as soon as the last one closes it (LO_FLAGS_AUTOCLEAR).
-        run(["losetup", "--detach", device])
-        yield device
-    finally:
-        os.fsync(holder) if not read_only else None
-        run(["partx", "--delete", device], check=False)
-        os.close(holder)
+    with attached_loop(file, read_only=read_only) as device:
+        try:
+            yield device
+        finally:
+            run(["partx", "--delete", device], check=False)
+
+
+def describe_loop(device: Path) -> str:
+    """A loop device, and what uses it."""
+    users = find_disk_users(device.name)
+    return f"{device} ({', '.join(users)})" if users else str(device)
 
 
 def _check_whole_and_idle(device: Path) -> None:
@@ -233,13 +238,31 @@ def _check_whole_and_idle(device: Path) -> None:
     users = find_disk_users(device.name)
     if users:
         raise DiskBusyError(f"{device} is in use: {', '.join(users)}", "free it first, or name another disk")
+
+
+def _check_unclaimed(device: Path) -> None:
     try:
         # The kernel refuses this while any of its partitions is claimed, in whatever mount namespace.
         os.close(os.open(device, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
     except OSError as error:
         if error.errno == errno.EBUSY:
-            raise DiskBusyError(f"{device} is in use by something that this process cannot see") from error
-        raise DiskError(f"{device}: {error.strerror}") from error
+            raise DiskBusyError(
+                f"{device} is in use by something that this process cannot see",
+                "free it first, or name another disk",
+            ) from error
+        raise DiskError(f"{device}: {error.strerror}", _explain_open(error)) from error
+
+
+def _explain_open(error: OSError) -> str:
+    """What to do where a disk cannot be opened."""
+    hints = {
+        errno.ENOMEDIUM: "there is no medium in it: name a disk",
+        errno.ENXIO: "nothing is attached there: name a disk",
+        errno.EPERM: "a container's rules keep it from root: name another disk",
+        errno.EACCES: "run it as root, or with sudo",
+        errno.EROFS: "it is read-only",
+    }
+    return hints.get(error.errno or 0, "see `dmesg`")
 
 
 def _sync_partitions(device: Path) -> None:

@@ -10,7 +10,7 @@ generations/<serial>/manifest         the signed manifest; written last
 identity/                             what makes a blade itself and survives a reimage
 ```
 
-A frame's link count says who needs it, so pruning needs no bookkeeping.
+A frame's link count says who needs it, so pruning (`host.pruning`) needs no bookkeeping.
 """
 
 from __future__ import annotations
@@ -23,8 +23,6 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from attrs import frozen
-
 from bladeroot.core import wire
 from bladeroot.core.manifest import (
     MANIFEST_LIMIT_BYTES,
@@ -36,24 +34,18 @@ from bladeroot.core.manifest import (
 )
 from bladeroot.core.signing import PublicKey
 from bladeroot.core.torrentfile import Torrent, TorrentFile, build_torrent, hash_file_root, parse_torrent
-from bladeroot.errors import ArtefactError, DepotError, DepotFullError
+from bladeroot.errors import ArtefactError, DepotError, DepotFullError, NetworkError
 from bladeroot.events import Progress, Reporter, ignore
 from bladeroot.host.files import explain_full_disk, sync_filesystem, write_atomically
 
 DEFAULT_DEPOT = Path("/var/lib/bladeroot")
 _ENVELOPE_LIMIT_BYTES = MANIFEST_LIMIT_BYTES + 4096
+_DRAFT_PREFIX = ".new-"
+"""Begins the name of an artefact in the making."""
+_FULL_HINT = "make room there, or drop old generations with `bladeroot generations prune`"
+_AGAIN_HINT = "fetch or publish it again"
 _RESERVE_BYTES = 16 << 20
 """Left free on the depot's filesystem for manifests, metadata and the operator's own breathing."""
-
-
-@frozen(kw_only=True)
-class PrunedDepot:
-    """What pruning dropped, or would drop."""
-
-    serials: tuple[int, ...]
-    artefacts: tuple[str, ...]
-    frames: int
-    freed_bytes: int
 
 
 class Depot:
@@ -90,7 +82,8 @@ class Depot:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Be the only one that changes the depot. Raises DepotError at once if another is."""
-        descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        with self.explain_full():
+            descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -100,13 +93,18 @@ class Depot:
         finally:
             os.close(descriptor)
 
+    @contextmanager
+    def explain_full(self) -> Iterator[None]:
+        """Turn "no space" inside the block into a DepotFullError."""
+        with explain_full_disk(self.path, DepotFullError, _FULL_HINT):
+            yield
+
     def check_room(self, size_bytes: int) -> None:
         """Raise DepotFullError now if that many bytes will not fit."""
         free = shutil.disk_usage(self.path).free
         if free < size_bytes + _RESERVE_BYTES:
-            hint = "make room there, or drop old generations with `bladeroot generations prune`"
             raise DepotFullError(
-                f"{size_bytes >> 20} MiB do not fit into {self.path}: {free >> 20} MiB are free", hint
+                f"{size_bytes >> 20} MiB do not fit into {self.path}: {free >> 20} MiB are free", _FULL_HINT
             )
 
     # Generations
@@ -123,14 +121,39 @@ class Depot:
         except FileNotFoundError:
             have = ", ".join(map(str, self.serials())) or "none"
             raise DepotError(f"no generation {serial} in {self.path}", f"there is: {have}") from None
-        return wire.decode(SignedManifest, data, _ENVELOPE_LIMIT_BYTES)
+        with self._explain_damaged_manifest(serial):
+            return wire.decode(SignedManifest, data, _ENVELOPE_LIMIT_BYTES)
+
+    def read_unchecked(self, serial: int) -> tuple[SignedManifest, Manifest]:
+        """A generation's manifest, for looking at: its signature was not checked. Raises DepotError."""
+        signed = self.read_manifest(serial)
+        with self._explain_damaged_manifest(serial):
+            manifest = wire.decode(Manifest, signed.body, MANIFEST_LIMIT_BYTES)
+        self._check_serial(serial, manifest)
+        return signed, manifest
 
     def load(self, serial: int, trusted_keys: Collection[PublicKey], cluster_id: str) -> Manifest:
         """A generation's manifest, checked. Raises DepotError, TrustError."""
         manifest = accept_manifest(self.read_manifest(serial), trusted_keys, cluster_id)
-        if manifest.serial != serial:
-            raise DepotError(f"{self._manifest_path(serial)} is the manifest of generation {manifest.serial}")
+        self._check_serial(serial, manifest)
         return manifest
+
+    @contextmanager
+    def _explain_damaged_manifest(self, serial: int) -> Iterator[None]:
+        path = self._manifest_path(serial)
+        try:
+            yield
+        except NetworkError as error:
+            hint = f"copy it from another blade's depot, or drop the generation: rm -r {path.parent}"
+            raise DepotError(f"{path} is damaged: {error}", hint) from error
+
+    def _check_serial(self, serial: int, manifest: Manifest) -> None:
+        if manifest.serial != serial:
+            path = self._manifest_path(serial)
+            raise DepotError(
+                f"{path} is the manifest of generation {manifest.serial}",
+                f"move {path.parent} to where it belongs, or away",
+            )
 
     def is_whole(self, manifest: Manifest) -> bool:
         """Whether every artefact of the generation is here."""
@@ -150,8 +173,9 @@ class Depot:
             raise DepotError(
                 f"{path} is another generation with the same serial", "neither was dropped: look into it"
             )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, wire.encode(signed))
+        with self.explain_full():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, wire.encode(signed))
 
     # Artefacts
 
@@ -168,11 +192,17 @@ class Depot:
         try:
             return (self._artefact(info_hash) / "torrent").read_bytes()
         except FileNotFoundError:
-            raise DepotError(f"no artefact {info_hash} in {self.path}") from None
+            raise DepotError(
+                f"no artefact {info_hash} in {self.path}",
+                "the generation is not whole: `bladeroot generations verify` says which; publish it again",
+            ) from None
 
     def read_torrent(self, info_hash: str) -> Torrent:
         """The artefact's metadata, checked against its name. Raises DepotError, ArtefactError."""
-        return parse_torrent(self.torrent(info_hash), info_hash)
+        try:
+            return parse_torrent(self.torrent(info_hash), info_hash)
+        except ArtefactError as error:
+            raise ArtefactError(f"{self._artefact(info_hash)}/torrent: {error}", _AGAIN_HINT) from error
 
     def artefact_files(self, info_hash: str) -> list[Path]:
         """The artefact's files in the torrent's order. Raises DepotError, ArtefactError."""
@@ -197,16 +227,17 @@ class Depot:
         directory = self._artefact(info_hash) / torrent.name
         if self.has(info_hash):
             return torrent
-        directory.mkdir(parents=True, exist_ok=True)
         missing_bytes = 0
-        for file in torrent.files:
-            target, frame = directory / file.name, self._frame(file.root)
-            if frame.exists():
-                _link(frame, target)
-            elif not target.exists():
-                missing_bytes += file.size_bytes
-        self.check_room(missing_bytes)
-        write_atomically(self._artefact(info_hash) / "torrent", torrent_bytes)
+        with self.explain_full():
+            directory.mkdir(parents=True, exist_ok=True)
+            for file in torrent.files:
+                target, frame = directory / file.name, self._frame(file.root)
+                if frame.exists():
+                    _link(frame, target)
+                elif not target.exists():
+                    missing_bytes += file.size_bytes
+            self.check_room(missing_bytes)
+            write_atomically(self._artefact(info_hash) / "torrent", torrent_bytes)
         return torrent
 
     def distrust(self, info_hash: str) -> None:
@@ -226,19 +257,26 @@ class Depot:
             if not path.is_file() or path.stat().st_size != file.size_bytes:
                 raise ArtefactError(f"{path} is not whole", "start again: what is there is not fetched again")
             self.take_frame(path, file)
-        sync_filesystem(self.path)
-        (self._artefact(info_hash) / "complete").touch()
+        with self.explain_full():
+            sync_filesystem(self.path)
+            (self._artefact(info_hash) / "complete").touch()
+
+    def drop_drafts(self) -> None:
+        """Remove what a process that was killed left half-made. Call it with the depot's lock held."""
+        for draft in (self.path / "artefacts").glob(f"{_DRAFT_PREFIX}*"):
+            shutil.rmtree(draft, ignore_errors=True)
 
     @contextmanager
     def new_artefact(self) -> Iterator[ArtefactWriter]:
-        """Write an artefact of one's own making; nothing is left of it unless `finish` was reached."""
-        directory = Path(tempfile.mkdtemp(prefix=".new-", dir=self.path / "artefacts"))
+        """Write an artefact of one's own making, with `lock` held; it stays only if `finish` was reached."""
+        with self.explain_full():
+            directory = Path(tempfile.mkdtemp(prefix=_DRAFT_PREFIX, dir=self.path / "artefacts"))
         try:
             yield ArtefactWriter(self, directory)
         finally:
             shutil.rmtree(directory, ignore_errors=True)
 
-    # Keeping it sound and small
+    # Keeping it sound; `host.pruning` keeps it small
 
     def find_damage(self, artefact: Artefact, reporter: Reporter = ignore) -> list[str]:
         """Read an artefact through and say, a line each, which files do not have their hash."""
@@ -253,41 +291,6 @@ class Depot:
             done += file.size_bytes
             reporter(Progress(step=f"verify {artefact.kind}", done=done, total=torrent.size_bytes))
         return problems
-
-    def prune(self, keep: int, *, dry_run: bool = False) -> PrunedDepot:
-        """Drop all but the `keep` highest generations, then artefacts and frames that nothing needs."""
-        serials = self.serials()
-        doomed = serials[: max(0, len(serials) - keep)]
-        needed = {hash_ for serial in serials if serial not in doomed for hash_ in self._needs(serial)}
-        unneeded = [path for path in (self.path / "artefacts").iterdir() if path.name not in needed]
-        links: dict[int, int] = {}
-        for path in unneeded:
-            for file in path.glob("*/*"):
-                inode = file.stat().st_ino
-                links[inode] = links.get(inode, 0) + 1
-        garbage = [
-            (frame, status.st_size)
-            for frame in (self.path / "frames").glob("*/*")
-            if (status := frame.stat()).st_nlink - links.get(status.st_ino, 0) <= 1
-        ]
-        if not dry_run:
-            for serial in doomed:
-                shutil.rmtree(self._manifest_path(serial).parent)
-            for path in unneeded:
-                shutil.rmtree(path)
-            for frame, _size in garbage:
-                frame.unlink()
-        return PrunedDepot(
-            serials=tuple(doomed),
-            artefacts=tuple(path.name for path in unneeded if not path.name.startswith(".")),
-            frames=len(garbage),
-            freed_bytes=sum(size for _frame, size in garbage),
-        )
-
-    def _needs(self, serial: int) -> list[str]:
-        body = self.read_manifest(serial).body
-        manifest = wire.decode(Manifest, body, MANIFEST_LIMIT_BYTES)
-        return [artefact.info_hash for artefact in manifest.artefacts]
 
     # Paths
 
@@ -307,11 +310,11 @@ class Depot:
         so that every artefact that has it is whole again.
         """
         frame = self._frame(file.root)
-        if not frame.exists():
-            frame.parent.mkdir(exist_ok=True)
-            _link(path, frame)
-        elif not frame.samefile(path) and hash_file_root(frame.read_bytes()) != file.root:
-            with explain_full_disk(frame):
+        with self.explain_full():
+            if not frame.exists():
+                frame.parent.mkdir(exist_ok=True)
+                _link(path, frame)
+            elif not frame.samefile(path) and hash_file_root(frame.read_bytes()) != file.root:
                 frame.write_bytes(path.read_bytes())
 
     def link_frame(self, root: bytes, target: Path) -> None:
@@ -323,11 +326,9 @@ class Depot:
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise ArtefactError(f"{path}: {error.strerror}") from error
+            raise ArtefactError(f"{path}: {error.strerror}", _AGAIN_HINT) from error
         if len(data) != file.size_bytes or hash_file_root(data) != file.root:
-            raise ArtefactError(
-                f"{path} does not have the bytes that were signed", "fetch or publish it again"
-            )
+            raise ArtefactError(f"{path} does not have the bytes that were signed", _AGAIN_HINT)
         return data
 
 
@@ -341,7 +342,7 @@ class ArtefactWriter:
     def write(self, name: str, data: bytes) -> None:
         """Add a file. Safe to call from several threads. Raises DepotFullError."""
         path = self._directory / name
-        with explain_full_disk(self._depot.path):
+        with self._depot.explain_full():
             path.write_bytes(data)
 
     def add_file(self, name: str, data: bytes) -> TorrentFile:
@@ -356,11 +357,12 @@ class ArtefactWriter:
         torrent = parse_torrent(torrent_bytes)
         if not depot.has(torrent.info_hash):
             directory = depot.save_path(torrent.info_hash) / torrent.name
-            directory.mkdir(parents=True, exist_ok=True)
-            for file in torrent.files:
-                depot.take_frame(self._directory / file.name, file)
-                depot.link_frame(file.root, directory / file.name)
-            write_atomically(depot.save_path(torrent.info_hash) / "torrent", torrent_bytes)
+            with depot.explain_full():
+                directory.mkdir(parents=True, exist_ok=True)
+                for file in torrent.files:
+                    depot.take_frame(self._directory / file.name, file)
+                    depot.link_frame(file.root, directory / file.name)
+                write_atomically(depot.save_path(torrent.info_hash) / "torrent", torrent_bytes)
             depot.finish_artefact(torrent.info_hash)
         return Artefact(
             kind=kind,

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bladeroot.errors import DepotFullError
+from bladeroot.errors import BladerootError, NoRoomError
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -19,7 +19,7 @@ def write_atomically(path: Path, data: bytes | str, *, mode: int = 0o644) -> Non
     """
     Replace `path` by these bytes at once: after a crash it is the old file or the new one.
 
-    The new file is private until it is whole. Raises DepotFullError where there is no room.
+    The new file is private until it is whole. Raises NoRoomError where there is no room.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
     payload = data.encode() if isinstance(data, str) else data
@@ -49,15 +49,21 @@ def sync_directory(path: Path) -> None:
 
 
 @contextmanager
-def explain_full_disk(path: Path) -> Iterator[None]:
-    """Turn "no space" and "quota exceeded" inside the block into a DepotFullError that names `path`."""
+def explain_full_disk(
+    path: Path, error_class: type[BladerootError] = NoRoomError, hint: str = "make room there"
+) -> Iterator[None]:
+    """Turn "no space" and "quota exceeded" inside the block into an error that names `path`."""
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            hint = "make room there, or drop old generations with `bladeroot generations prune`"
-            raise DepotFullError(f"no room left for {path}", hint) from error
+    except (OSError, NoRoomError) as error:
+        if isinstance(error, NoRoomError) or is_full(error):
+            raise error_class(f"no room left for {path}", hint) from error
         raise
+
+
+def is_full(error: OSError) -> bool:
+    """Whether it says that there is no room: no blocks, no inodes, or no quota left."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def sync_filesystem(path: Path) -> None:

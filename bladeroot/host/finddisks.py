@@ -39,6 +39,11 @@ def find_disk_users(name: str) -> tuple[str, ...]:
     return tuple(users)
 
 
+def is_swap(file: Path) -> bool:
+    """Whether the kernel swaps to this file."""
+    return any(Path(line.split()[0]) == file for line in _read(Path("/proc/swaps")).splitlines()[1:])
+
+
 def _read_disk(name: str) -> Disk:
     facts = _SYS / "block" / name
     transport = _find_transport(name, str(facts.resolve()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import time
@@ -11,11 +12,16 @@ from pathlib import Path
 
 from attrs import frozen
 
-from bladeroot.errors import DiskBusyError, DiskError
+from bladeroot.errors import DiskBusyError, DiskError, PrivilegeError
 from bladeroot.host.run import run
 
 _UNMOUNT_DEADLINE_S = 10.0
 _UNMOUNT_PAUSE_S = 0.1
+# linux/sched.h, linux/mount.h
+_CLONE_NEWNS = 0x00020000
+_MS_REC = 1 << 14
+_MS_SLAVE = 1 << 19
+_libc = ctypes.CDLL(None, use_errno=True)
 _CHROOT_BINDS = ("dev", "proc", "sys")
 
 
@@ -70,6 +76,20 @@ def read_space(path: Path) -> Space:
         free_bytes=facts.f_bavail * facts.f_frsize,
         free_inodes=facts.f_favail,
     )
+
+
+def enter_own_namespace() -> None:
+    """
+    From now on, let what this process mounts be seen by nobody else, and go with it however it ends.
+
+    What others mount and unmount is still seen. Call it before there are threads: each has its own.
+    """
+    if _libc.unshare(_CLONE_NEWNS) != 0 or _libc.mount(None, b"/", None, _MS_REC | _MS_SLAVE, None) != 0:
+        number = ctypes.get_errno()
+        raise PrivilegeError(
+            f"no mount namespace for this process: {os.strerror(number)}",
+            "in a container it needs the capability CAP_SYS_ADMIN",
+        )
 
 
 @contextmanager

@@ -110,6 +110,7 @@ def publish_snapshot(
             return writer.finish(kind, packed.files, packed.raw_size_bytes)
 
     with depot.lock():
+        depot.drop_drafts()
         artefacts = (
             pack(ArtefactKind.RUNTIME),
             pack(ArtefactKind.EXTRAS),

@@ -14,11 +14,13 @@ from typing import Protocol
 
 from bladeroot.core.manifest import Artefact, SignedManifest
 from bladeroot.core.torrentfile import Torrent
-from bladeroot.errors import ArtefactError, DepotError, NetworkError
+from bladeroot.errors import ArtefactError, DepotError, DepotFullError, NetworkError
 from bladeroot.events import Note, Reporter, ignore
 from bladeroot.host.depot import Depot
+from bladeroot.host.files import explain_full_disk
 from bladeroot.net.client import RootClient
-from bladeroot.net.swarm import Address, Swarm
+from bladeroot.net.fetching import Address
+from bladeroot.net.swarm import Swarm
 
 OnFile = Callable[[str, bytes], None]
 _PEER_REFRESH_S = 5.0
@@ -111,7 +113,8 @@ class DepotSource:
         for file in torrent.files:
             if wanted is None or file.name in wanted:
                 data = self._depot.read_file(torrent.info_hash, file.name)
-                (save_path / torrent.name / file.name).write_bytes(data)
+                with explain_full_disk(save_path, DepotFullError):
+                    (save_path / torrent.name / file.name).write_bytes(data)
                 on_file(file.name, data)
 
 

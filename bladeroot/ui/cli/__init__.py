@@ -7,6 +7,7 @@ A verb is a module here with `add_parser(verbs)`, which makes its parser with `p
 
 from __future__ import annotations
 
+import errno
 import importlib
 import importlib.util
 import os
@@ -17,7 +18,7 @@ import traceback
 from collections.abc import Sequence
 from types import FrameType
 
-from bladeroot.errors import BladerootError, InterruptedByUserError, PrivilegeError
+from bladeroot.errors import BladerootError, InterruptedByUserError, NoRoomError, PrivilegeError
 from bladeroot.ui.cli.output import Output
 from bladeroot.ui.cli.parser import Parser, add_verbs, make_global_parser, make_parser
 
@@ -84,7 +85,13 @@ def _explain_os_error(error: OSError) -> BladerootError:
     where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
     what = f"{where}{error.strerror or error}"
     if isinstance(error, PermissionError):
-        return PrivilegeError(what, "run it as root, or with sudo")
+        as_root = "root may not either: is it immutable, on a read-only or remote filesystem, or kept from a "
+        hint = f"{as_root}container?" if os.geteuid() == 0 else "run it as root, or with sudo"
+        return PrivilegeError(what, hint)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoRoomError(what, "make room there: `df -h` and `df -i` show where it went")
+    if error.errno == errno.EIO:
+        return BladerootError(what, "a disk fails, or something else has it: see `dmesg`")
     return BladerootError(what)
 
 

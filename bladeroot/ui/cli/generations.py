@@ -192,14 +192,16 @@ def run_verify(args: argparse.Namespace, out: Output) -> int:
 
 def run_prune(args: argparse.Namespace, out: Output) -> int:
     """Drop old generations."""
+    from bladeroot.host.pruning import prune_depot
+
     depot = open_depot(args)
     with depot.lock():
-        pruned = depot.prune(args.keep, dry_run=args.dry_run)
+        pruned = prune_depot(depot, args.keep, dry_run=args.dry_run)
     verb = "would drop" if args.dry_run else "dropped"
     serials = ", ".join(map(str, pruned.serials)) or "none"
     text = (
         f"{verb} generations: {serials}; artefacts: {len(pruned.artefacts)}; "
-        f"frames: {pruned.frames} ({render_about(pruned.freed_bytes)})"
+        f"frames: {pruned.frames}; {render_about(pruned.freed_bytes)} freed"
     )
     out.facts({"dry_run": args.dry_run, **attrs.asdict(pruned)}, text)
     return 0

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import errno
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +14,7 @@ from bladeroot.core.signing import SecretKey
 from bladeroot.core.torrentfile import hash_file_root
 from bladeroot.errors import ArtefactError, DepotError, DepotFullError, TrustError
 from bladeroot.host.depot import Depot
+from bladeroot.host.pruning import prune_depot
 
 CLUSTER_ID = "ab" * 16
 KEY = SecretKey.generate()
@@ -146,14 +150,15 @@ def test_pruning_keeps_what_is_needed(depot: Depot) -> None:
     new = add_artefact(depot, {"00000": b"shared", "00001": b"new"})
     depot.add_generation(*make_generation(1, old))
     depot.add_generation(*make_generation(2, new))
-    planned = depot.prune(1, dry_run=True)
+    metadata_bytes = len(depot.torrent(old.info_hash))
+    planned = prune_depot(depot, 1, dry_run=True)
     assert depot.has(old.info_hash)
-    assert depot.prune(1) == planned
+    assert prune_depot(depot, 1) == planned
     assert (planned.serials, planned.artefacts, planned.frames, planned.freed_bytes) == (
         (1,),
         (old.info_hash,),
         1,
-        3,
+        3 + metadata_bytes,
     )
     assert depot.serials() == [2]
     assert depot.find_damage(new) == []
@@ -169,3 +174,55 @@ def test_only_one_changes_a_depot(depot: Depot) -> None:
 def test_a_directory_that_is_no_depot(tmp_path: Path) -> None:
     with pytest.raises(DepotError, match="no depot in"):
         Depot.open(tmp_path)
+
+
+def test_what_was_cut_off_is_taken_for_nothing_and_its_room_comes_back(depot: Depot) -> None:
+    kept = add_artefact(depot, {"00000": b"kept", "index": b"index"})
+    depot.add_generation(*make_generation(1, kept))
+    draft = depot.path / "artefacts/.new-killed"
+    draft.mkdir()
+    (draft / "00000").write_bytes(b"d" * 1000)
+    frame = depot.path / "frames/ab" / ("ab" * 32)
+    frame.parent.mkdir(exist_ok=True)
+    frame.write_bytes(b"f" * 500)
+    os.link(frame, draft / "00001")
+    (depot.path / "generations/2").mkdir()
+    assert depot.serials() == [1]
+    planned = prune_depot(depot, 9, dry_run=True)
+    assert (planned.frames, planned.freed_bytes) == (1, 1500)
+    assert draft.exists()
+    assert prune_depot(depot, 9) == planned
+    assert not draft.exists()
+    assert not frame.exists()
+    assert not (depot.path / "generations/2").exists()
+    assert depot.find_damage(kept) == []
+
+
+def test_a_damaged_manifest_is_named_by_its_path(depot: Depot) -> None:
+    kept = add_artefact(depot, {"00000": b"kept", "index": b"index"})
+    depot.add_generation(*make_generation(1, kept))
+    path = depot.path / "generations/1/manifest"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:50])
+    with pytest.raises(DepotError, match=re.escape(f"{path} is damaged")):
+        depot.read_manifest(1)
+    with pytest.raises(DepotError, match="is damaged"):
+        prune_depot(depot, 1)
+    assert depot.has(kept.info_hash)
+    path.write_bytes(whole)
+    path.parent.rename(path.parent.with_name("7"))
+    with pytest.raises(DepotError, match="is the manifest of generation 1"):
+        depot.read_unchecked(7)
+
+
+def test_a_full_filesystem_is_a_full_depot(depot: Depot, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_args: object, **_options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch, depot.new_artefact() as writer:
+        file = writer.add_file("00000", b"bytes")
+        index = writer.add_file("index", b"index")
+        patch.setattr(Path, "mkdir", refuse)
+        with pytest.raises(DepotFullError, match=str(depot.path)):
+            writer.finish(ArtefactKind.RUNTIME, [file, index], 5)
+    assert list((depot.path / "artefacts").glob(".new-*")) == []

