@@ -1,4 +1,4 @@
-"""The whole job, as the demo does it: a real Debian, a root, blades, a disk that boots alone, the next root."""
+"""The whole job, as the demo does it: a real Debian, blades that install, boot alone, and are root."""
 
 from __future__ import annotations
 
