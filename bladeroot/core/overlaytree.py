@@ -16,14 +16,12 @@ from typing import Protocol
 
 from attrs import evolve, frozen
 
+from bladeroot.core.linkpaths import follow_links
 from bladeroot.core.tarformat import Member, MemberKind
 from bladeroot.errors import OverlayError
 
 SNAPSHOT = "snapshot"
 """Stands among the layers that an entry overrides for a file of the snapshot itself."""
-
-_SYMLINK_LIMIT = 40
-"""As the Linux kernel's MAXSYMLINKS."""
 
 
 class SnapshotView(Protocol):
@@ -139,28 +137,10 @@ class OverlayTree:
 
     def resolve(self, path: str, *, follow_last: bool = False) -> str:
         """The canonical path: parents (and the last part, if asked) with symbolic links followed."""
-        waiting = list(reversed(path.split("/")))
-        real: list[str] = []
-        followed = 0
-        while waiting:
-            part = waiting.pop()
-            if part in ("", "."):
-                continue
-            if part == "..":
-                del real[-1:]  # the root's parent is the root
-                continue
-            here = "/".join([*real, part])
-            target = self.link_target(here) if waiting or follow_last else None
-            if target is None:
-                real.append(part)
-                continue
-            followed += 1
-            if followed > _SYMLINK_LIMIT:
-                raise OverlayError(f"/{path}: symbolic links go round in a circle at /{here}")
-            if target.startswith("/"):
-                real = []
-            waiting.extend(reversed(target.split("/")))
-        return "/".join(real)
+        real = follow_links(path, self.link_target, follow_last=follow_last)
+        if real is None:
+            raise OverlayError(f"/{path}: symbolic links go round in a circle")
+        return real
 
     def put(self, entry: OverlayEntry) -> OverlayEntry | None:
         """

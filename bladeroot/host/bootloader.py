@@ -40,6 +40,7 @@ from bladeroot.host.esp import (
     write_esp_file,
     write_grubenv,
 )
+from bladeroot.host.kernels import find_kernels
 from bladeroot.host.run import find_tool, run
 
 __all__ = [
@@ -169,44 +170,6 @@ def read_committed(disk: OpenDisk) -> Use | None:
     return next((slot for slot in SLOTS if slot == value), None)
 
 
-def find_kernels(root: Path) -> tuple[KernelFiles, ...]:
-    """
-    What GRUB shall try to boot in a tree, in order: the distribution's links, then the newest kernel.
-
-    The links (Debian keeps /vmlinuz, openSUSE /boot/vmlinuz) follow a kernel that is upgraded in the slot
-    later; the files by name are there when the links are not. Raises SnapshotError where there is none.
-    """
-    found: list[KernelFiles] = []
-    for kernel, initramfs in (
-        ("/vmlinuz", "/initrd.img"),
-        ("/boot/vmlinuz", "/boot/initrd.img"),
-        ("/boot/vmlinuz", "/boot/initrd"),
-    ):
-        if _is_file(root, kernel) and _is_file(root, initramfs):
-            found.append(KernelFiles(kernel=kernel, initramfs=initramfs))
-            break
-    boot = root / "boot"
-    names = [path.name for path in boot.glob("vmlinuz-*")] if boot.is_dir() else []
-    for name in sorted(names, key=_version_key, reverse=True):
-        version = name.removeprefix("vmlinuz-")
-        candidates = (
-            f"initrd.img-{version}",
-            f"initramfs-{version}.img",
-            f"initramfs-{version}",
-            f"initrd-{version}",
-        )
-        initramfs_name = next((each for each in candidates if (boot / each).is_file()), None)
-        if initramfs_name:
-            found.append(KernelFiles(kernel=f"/boot/{name}", initramfs=f"/boot/{initramfs_name}"))
-            break
-    if not found:
-        raise SnapshotError(
-            f"{root} has no kernel with an initramfs in /boot",
-            "install a kernel in the snapshot, and let its package make the initramfs",
-        )
-    return tuple(found)
-
-
 def _find_modules(snapshot: Path | None, platform: Platform) -> Path:
     folder = Path("usr/lib/grub") / platform
     said = run(["grub-mkimage", "--version"]).stdout.split()
@@ -243,21 +206,6 @@ def _read_part(path: Path) -> bytes:
             f"boot payload: {path.name} has {len(data)} bytes", "publish the generation again"
         )
     return data
-
-
-def _is_file(root: Path, path: str) -> bool:
-    """A file in the tree, its links followed as they will be when the tree is /."""
-    for _step in range(8):
-        place = root / path.lstrip("/")
-        if not place.is_symlink():
-            return place.is_file()
-        path = os.path.normpath(os.path.join("/", os.path.dirname(path), os.readlink(place)))
-    return False
-
-
-def _version_key(name: str) -> list[tuple[int, str]]:
-    """Sorts 6.9 before 6.10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.findall(r"\d+|\D+", name)]
 
 
 @contextmanager

@@ -12,13 +12,12 @@ import pytest
 from bladeroot.core.bootplan import EFI_LOADERS, GRUBENV, KernelFiles
 from bladeroot.core.cluster import MIB, Layout
 from bladeroot.core.disklayout import Use, plan_disk
-from bladeroot.errors import ArtefactError, DiskError, SnapshotError
+from bladeroot.errors import ArtefactError, DiskError
 from bladeroot.host.blockdev import OpenDisk, apply_partitions, format_partition, open_disk, read_table
 from bladeroot.host.bootloader import (
     BOOT_FILES,
     build_boot_payload,
     commit_slot,
-    find_kernels,
     install_boot_code,
     read_committed,
     release_slot,
@@ -244,45 +243,3 @@ def test_files_on_the_esp(data: bytes, disk: OpenDisk) -> None:
     assert not write_esp_file(disk, path, data)
     assert read_esp_file(disk, path) == data
     assert not has_esp_file(disk, path + ".new")
-
-
-def test_kernels_links_first_then_the_newest(tmp_path: Path) -> None:
-    boot = tmp_path / "boot"
-    boot.mkdir()
-    for version in ("6.9.3", "6.10.1", "5.10.0"):
-        (boot / f"vmlinuz-{version}").touch()
-        (boot / f"initrd.img-{version}").touch()
-    (boot / "vmlinuz-6.11.0").touch()  # its initramfs is not made yet
-    newest = KernelFiles(kernel="/boot/vmlinuz-6.10.1", initramfs="/boot/initrd.img-6.10.1")
-    assert find_kernels(tmp_path) == (newest,)
-    (tmp_path / "vmlinuz").symlink_to("boot/vmlinuz-6.9.3")
-    assert find_kernels(tmp_path) == (newest,)
-    (tmp_path / "initrd.img").symlink_to("/boot/initrd.img-6.9.3")
-    assert find_kernels(tmp_path) == (KernelFiles(kernel="/vmlinuz", initramfs="/initrd.img"), newest)
-
-
-def test_kernels_of_other_distributions(tmp_path: Path) -> None:
-    boot = tmp_path / "boot"
-    boot.mkdir()
-    for kernel, initramfs in (
-        ("vmlinuz-6.5.6-300.fc39", "initramfs-6.5.6-300.fc39.img"),
-        ("vmlinuz-linux", "initramfs-linux.img"),
-        ("vmlinuz-lts", "initramfs-lts"),
-        ("vmlinuz-5.14.21-default", "initrd-5.14.21-default"),
-    ):
-        (boot / kernel).touch()
-        (boot / initramfs).touch()
-        assert find_kernels(tmp_path) == (
-            KernelFiles(kernel=f"/boot/{kernel}", initramfs=f"/boot/{initramfs}"),
-        )
-        (boot / kernel).unlink()
-
-
-def test_links_never_lead_out_of_the_tree(tmp_path: Path) -> None:
-    tree = tmp_path / "tree"
-    tree.mkdir()
-    (tmp_path / "secret").touch()
-    for name in ("vmlinuz", "initrd.img"):
-        (tree / name).symlink_to("../secret")
-    with pytest.raises(SnapshotError, match="has no kernel"):
-        find_kernels(tree)

@@ -14,6 +14,7 @@ import pytest
 from bladeroot import __version__, events
 from bladeroot.core.capturerules import DEFAULT_CAPTURE_RULES, parse_capture_rules
 from bladeroot.errors import NetworkError, SnapshotError, ToolError
+from bladeroot.host.kernels import find_boot_files
 from bladeroot.host.mounts import find_mounts, mounted, mounted_chroot
 from bladeroot.host.run import run, start_process
 from bladeroot.ops.snapshots.adopt import adopt_snapshot, check_snapshot
@@ -21,7 +22,6 @@ from bladeroot.ops.snapshots.capture import capture_snapshot, marker_path, read_
 from bladeroot.ops.snapshots.debian import build_debian, clone_snapshot
 from bladeroot.ops.snapshots.selfcopy import DIRECTORY, copy_self
 from bladeroot.ops.snapshots.source import parse_source
-from bladeroot.ops.snapshots.tree import find_boot_files
 
 pytestmark = pytest.mark.system
 

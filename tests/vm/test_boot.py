@@ -14,12 +14,12 @@ from bladeroot.host.blockdev import OpenDisk, apply_partitions, format_partition
 from bladeroot.host.bootloader import (
     build_boot_payload,
     commit_slot,
-    find_kernels,
     install_boot_code,
     read_committed,
     release_slot,
     write_slot_config,
 )
+from bladeroot.host.kernels import find_kernels
 from bladeroot.host.mounts import mounted
 from bladeroot.lab.qemu import Firmware, boot
 from tests.toyos import TOY_BOOT_MARKER, TOY_KERNEL_COMMAND_LINE, TOY_SAYS_FILE, build_toy_os

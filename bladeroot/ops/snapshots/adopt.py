@@ -11,17 +11,15 @@ from pathlib import Path
 from attrs import frozen
 
 from bladeroot.errors import SnapshotError
+from bladeroot.host.kernels import find_boot_files, find_kernel_images, resolve_inside
 from bladeroot.ops.snapshots import selfcopy
 from bladeroot.ops.snapshots.capture import read_marker
 from bladeroot.ops.snapshots.tree import (
     Distribution,
-    find_boot_files,
-    find_kernels,
     find_program,
     read_distribution,
     read_elf,
     require_tree,
-    resolve_inside,
 )
 
 _FAMILIES: Mapping[str, str] = {
@@ -131,7 +129,7 @@ def check_snapshot(path: Path, *, with_self: bool = True) -> SnapshotReport:
     distribution = read_distribution(path) or Distribution("linux", "an unknown Linux", "", ("linux",))
     package = _package_finder(distribution)
     problems, warnings = list(_find_problems(path, package, with_self)), list(_find_warnings(path, package))
-    kernels = find_kernels(path)
+    kernels = find_kernel_images(path)
     kernel = kernels[0][1] if kernels else None
     initrd = None
     with suppress(SnapshotError):
@@ -197,7 +195,7 @@ def _find_problems(path: Path, package: Callable[[str], str], with_self: bool) -
         or resolve_inside(path, "lib/systemd/systemd").is_file()
     ):
         yield Finding("no init: /sbin/init is missing", package=package("init"))
-    kernels = find_kernels(path)
+    kernels = find_kernel_images(path)
     if not kernels:
         yield Finding("no kernel in /boot or /usr/lib/modules", package=package("kernel"))
     else:
@@ -237,7 +235,7 @@ def _find_warnings(path: Path, package: Callable[[str], str]) -> Iterator[Findin
     for target in _GRUB_TARGETS:
         if not any(resolve_inside(path, shape.format(target)).is_dir() for shape in _GRUB_MODULES):
             yield Finding(f"no GRUB modules for {target}: those of the machine that publishes are used")
-    kernels = find_kernels(path)
+    kernels = find_kernel_images(path)
     version = kernels[0][0] if kernels else ""
     if version and not resolve_inside(path, f"lib/modules/{version}").is_dir():
         yield Finding(f"no modules in /lib/modules for the kernel {version}")

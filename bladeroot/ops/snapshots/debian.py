@@ -8,16 +8,17 @@ import hashlib
 import os
 import re
 import shutil
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bladeroot.errors import SnapshotError, ToolError, UsageError
-from bladeroot.events import Note, Progress, Reporter, StepFinished, StepStarted, ignore
+from bladeroot.events import Note, Progress, Reporter, ignore
+from bladeroot.host.kernels import find_kernel_images
 from bladeroot.host.run import PIPE, STDOUT, require_root, require_tools, run, start_process
 from bladeroot.ops.snapshots.selfcopy import copy_self
-from bladeroot.ops.snapshots.tree import find_kernels, parse_os_release
+from bladeroot.ops.snapshots.tree import parse_os_release
+from bladeroot.ops.steps import step
 
 DEFAULT_SUITE = "bookworm"
 DEFAULT_KERNEL = "linux-image-amd64"
@@ -114,12 +115,12 @@ def build_debian(
         raise UsageError(f"not the name of a suite: {suite!r}", "for example: bookworm")
     path.parent.mkdir(parents=True, exist_ok=True)
     with _removed_on_failure(path.with_name(f".{path.name}.{os.getpid()}.new")) as new:
-        with _step(_STEP, f"Debian {suite} from its packages", reporter):
+        with step(_STEP, f"Debian {suite} from its packages", reporter):
             _bootstrap(new, suite, mirror, packages, reporter)
-        with _step("finish", "initrd, services, nothing of this machine left behind", reporter):
+        with step("finish", "initrd, services, nothing of this machine left behind", reporter):
             _finish(new, root_password)
         if with_self:
-            with _step("self", "bladeroot itself", reporter):
+            with step("self", "bladeroot itself", reporter):
                 copy_self(new)
         with contextlib.suppress(FileNotFoundError):
             path.rmdir()
@@ -296,7 +297,7 @@ def _finish(root: Path, root_password: str | None) -> None:
     if root_password is not None:
         run(["chroot", root, "chpasswd"], stdin=f"root:{root_password}\n")
     # MODULES=most, Debian's default: this initrd is for all hardware, not for the machine that makes it.
-    for version, _kernel in find_kernels(root):
+    for version, _kernel in find_kernel_images(root):
         run(["chroot", root, "update-initramfs", "-c", "-k", version])
     for pattern in _REMOVED:
         for path in root.glob(pattern):
@@ -327,11 +328,3 @@ def _removed_on_failure(new: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         raise
-
-
-@contextlib.contextmanager
-def _step(step: str, title: str, reporter: Reporter) -> Iterator[None]:
-    started = time.monotonic()
-    reporter(StepStarted(step=step, title=title))
-    yield
-    reporter(StepFinished(step=step, duration_s=time.monotonic() - started))

@@ -20,8 +20,9 @@ from attrs import frozen
 
 import bladeroot
 from bladeroot.errors import SnapshotError
+from bladeroot.host.kernels import resolve_inside
 from bladeroot.host.run import require_root, run
-from bladeroot.ops.snapshots.tree import find_program, read_elf, require_tree, resolve_inside
+from bladeroot.ops.snapshots.tree import find_program, read_elf, require_tree
 
 DIRECTORY = "usr/lib/bladeroot"
 LAUNCHER = "usr/bin/bladeroot"
