@@ -9,15 +9,7 @@ from pathlib import Path
 
 from bladeroot.core.tarformat import Member, MemberKind
 from bladeroot.errors import SnapshotError
-
-_KINDS = {
-    stat.S_IFREG: MemberKind.FILE,
-    stat.S_IFDIR: MemberKind.DIRECTORY,
-    stat.S_IFLNK: MemberKind.SYMLINK,
-    stat.S_IFCHR: MemberKind.CHARACTER_DEVICE,
-    stat.S_IFBLK: MemberKind.BLOCK_DEVICE,
-    stat.S_IFIFO: MemberKind.FIFO,
-}
+from bladeroot.host.archive.scan import KIND_OF_FORMAT, read_xattrs
 
 
 class SnapshotTree:
@@ -65,7 +57,7 @@ class SnapshotTree:
         full = self.root / path
         try:
             found = full.lstat()
-            kind = _KINDS.get(stat.S_IFMT(found.st_mode))
+            kind = KIND_OF_FORMAT.get(stat.S_IFMT(found.st_mode))
             if kind is None:
                 return None
             target = os.fsencode(os.readlink(full)) if kind is MemberKind.SYMLINK else b""
@@ -78,16 +70,11 @@ class SnapshotTree:
                 mtime_ns=found.st_mtime_ns,
                 size=found.st_size if kind is MemberKind.FILE else 0,
                 link_target=target,
-                xattrs=_read_xattrs(full) if kind in (MemberKind.FILE, MemberKind.DIRECTORY) else (),
+                xattrs=read_xattrs(os.fsencode(full))
+                if kind in (MemberKind.FILE, MemberKind.DIRECTORY)
+                else (),
             )
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise SnapshotError(f"cannot look at {full}: {error.strerror}") from error
-
-
-def _read_xattrs(path: Path) -> tuple[tuple[bytes, bytes], ...]:
-    return tuple(
-        (os.fsencode(name), os.getxattr(path, name, follow_symlinks=False))
-        for name in sorted(os.listxattr(path, follow_symlinks=False))
-    )

@@ -18,7 +18,7 @@ from bladeroot.events import Note, Reporter, ignore
 Exclude = Callable[[bytes, bool], bool]
 """Told a path and whether it is a directory: True leaves it out, with all that is below it."""
 
-_KIND_OF_FORMAT = {
+KIND_OF_FORMAT: Mapping[int, MemberKind] = {
     stat.S_IFREG: MemberKind.FILE,
     stat.S_IFDIR: MemberKind.DIRECTORY,
     stat.S_IFLNK: MemberKind.SYMLINK,
@@ -26,6 +26,7 @@ _KIND_OF_FORMAT = {
     stat.S_IFBLK: MemberKind.BLOCK_DEVICE,
     stat.S_IFIFO: MemberKind.FIFO,
 }
+"""By the file type bits of `st_mode`; sockets are no members."""
 _FOREIGN_XATTRS = (b"btrfs.", b"system.", b"xfs.")
 """Ways to talk to one filesystem, not metadata that another could hold."""
 _ACLS = (b"system.posix_acl_access", b"system.posix_acl_default")
@@ -114,7 +115,7 @@ def _walk(
 def _read_member(
     top: bytes, path: bytes, status: os.stat_result, first_names: dict[tuple[int, int], Member]
 ) -> Member:
-    kind = _KIND_OF_FORMAT[stat.S_IFMT(status.st_mode)]
+    kind = KIND_OF_FORMAT[stat.S_IFMT(status.st_mode)]
     identity = (status.st_dev, status.st_ino)
     linked = status.st_nlink > 1 and kind is not MemberKind.DIRECTORY
     if linked and identity in first_names:
