@@ -8,7 +8,8 @@ from pathlib import Path
 
 from attrs import frozen
 
-from bladeroot.core.cluster import GIB, MIB, DiskRule
+from bladeroot.core.cluster import DiskRule
+from bladeroot.core.sizes import render_about
 from bladeroot.errors import DiskChoiceError
 
 
@@ -76,27 +77,19 @@ def find_misfits(rule: DiskRule, disk: Disk) -> list[str]:
         if not any(fnmatchcase(name, pattern) for name in disk.by_id):
             reasons.append(f"by-id is {', '.join(disk.by_id) or 'unknown'}, not {pattern}")
     if rule.min_size_bytes is not None and disk.size_bytes < rule.min_size_bytes:
-        reasons.append(f"smaller than {format_size(rule.min_size_bytes)}")
+        reasons.append(f"smaller than {render_about(rule.min_size_bytes)}")
     if rule.max_size_bytes is not None and disk.size_bytes > rule.max_size_bytes:
-        reasons.append(f"larger than {format_size(rule.max_size_bytes)}")
+        reasons.append(f"larger than {render_about(rule.max_size_bytes)}")
     return reasons
 
 
 def describe_disk(disk: Disk) -> str:
     """What tells the disk from others, in a line."""
-    facts = [format_size(disk.size_bytes), disk.model, disk.serial and f"serial {disk.serial}"]
+    facts = [render_about(disk.size_bytes), disk.model, disk.serial and f"serial {disk.serial}"]
     facts += [disk.wwn and f"wwn {disk.wwn}", disk.transport]
     if disk.in_use_by:
         facts.append(f"in use: {', '.join(disk.in_use_by)}")
     return f"{disk.path} ({', '.join(fact for fact in facts if fact)})"
-
-
-def format_size(size_bytes: int) -> str:
-    """A size for people, in binary units."""
-    for unit, factor in (("TiB", GIB << 10), ("GiB", GIB), ("MiB", MIB), ("KiB", 1 << 10)):
-        if size_bytes >= factor:
-            return f"{size_bytes / factor:.1f} {unit}"
-    return f"{size_bytes} B"
 
 
 def _plain_wwn(wwn: str) -> str:

@@ -15,7 +15,8 @@ import attrs
 from attrs import frozen
 
 from bladeroot.core.cluster import MIB, Layout
-from bladeroot.core.diskchoice import Disk, describe_disk, format_size
+from bladeroot.core.diskchoice import Disk, describe_disk
+from bladeroot.core.sizes import render_about
 from bladeroot.errors import DiskError, DiskTooSmallError
 
 ALIGNMENT_BYTES = MIB
@@ -204,7 +205,7 @@ def render_plan(plan: DiskPlan, disk: Disk) -> list[str]:
         what = partition.filesystem or "GRUB's core image"
         fate = "kept" if partition.keep else "new"
         here = "  <- install" if partition.use is plan.slot else ""
-        size = format_size(plan.size_bytes(partition))
+        size = render_about(plan.size_bytes(partition))
         lines.append(f"  {partition.number} {partition.label:8} {size:>10}  {what:18} {fate}{here}")
     return lines
 
@@ -243,8 +244,8 @@ def _check_image_fits(layout: Layout, image_bytes: int) -> None:
     needed = image_bytes + image_bytes // 16 + layout.slot_size_bytes // 16
     if needed > layout.slot_size_bytes:
         raise DiskTooSmallError(
-            f"the image takes {format_size(needed)} with its filesystem, a slot of layout {layout.name!r}"
-            f" has {format_size(layout.slot_size_bytes)}",
+            f"the image takes {render_about(needed)} with its filesystem, a slot of layout {layout.name!r}"
+            f" has {render_about(layout.slot_size_bytes)}",
             "make slot_size larger in cluster.toml, or leave out more with the split rules",
         )
 
@@ -280,7 +281,7 @@ def _place_data(size_bytes: int, layout: Layout, start: int, sector_bytes: int, 
     if end_bytes - start_bytes < minimum:
         needed = start_bytes + _round_up(minimum) + ALIGNMENT_BYTES
         raise DiskTooSmallError(
-            f"layout {layout.name!r} needs {format_size(needed)}, the disk has {format_size(size_bytes)}",
+            f"layout {layout.name!r} needs {render_about(needed)}, the disk has {render_about(size_bytes)}",
             "use a larger disk, or a layout with fewer or smaller slots",
         )
     return Partition(
@@ -297,10 +298,10 @@ def _keep_data(
 ) -> Partition:
     hint = "change the layout, or install with the data partition wiped"
     if old.start_sector < end:
-        starts, needs = format_size(old.start_sector * sector_bytes), format_size(end * sector_bytes)
+        starts, needs = render_about(old.start_sector * sector_bytes), render_about(end * sector_bytes)
         raise DiskError(f"{DATA_LABEL} is to be kept but starts at {starts}, the layout needs {needs}", hint)
     if old.sectors * sector_bytes < layout.data_min_size_bytes:
-        has, needs = format_size(old.sectors * sector_bytes), format_size(layout.data_min_size_bytes)
+        has, needs = render_about(old.sectors * sector_bytes), render_about(layout.data_min_size_bytes)
         raise DiskTooSmallError(f"{DATA_LABEL} is to be kept but has {has}, the layout wants {needs}", hint)
     return Partition(
         number=number,
@@ -382,7 +383,7 @@ def _describe_lost(
     kept = {partition.start_sector for partition in partitions if partition.keep}
     return tuple(
         f"partition {old.number} {old.name or old.label or '(no name)'},"
-        f" {format_size(old.sectors * sector_bytes)}, {old.filesystem or 'no filesystem known'}"
+        f" {render_about(old.sectors * sector_bytes)}, {old.filesystem or 'no filesystem known'}"
         for old in (existing.partitions if existing else ())
         if old.start_sector not in kept and old.type_guid.upper() != TYPE_GUIDS[Use.BIOS_BOOT]
     )
