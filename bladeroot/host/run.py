@@ -143,13 +143,16 @@ def start_process(
     cwd: Path | None = None,
     environment: Mapping[str, str] | None = None,
     new_group: bool = False,
+    ends_with_parent: bool = False,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """
     A child that lives no longer than the `with` block: terminated, then killed.
 
-    `new_group` puts it into a process group of its own, and ends the whole group.
+    `new_group` puts it into a process group of its own, and ends the whole group. `ends_with_parent`: it
+    gets SIGTERM even if this process is killed, or the thread that started it ends (PR_SET_PDEATHSIG).
     """
-    full = _resolve(argv)
+    guard = ["setpriv", "--pdeathsig", "TERM"] if ends_with_parent else []
+    full = _resolve([*guard, *_resolve(argv)])
     try:
         process = subprocess.Popen(
             full,

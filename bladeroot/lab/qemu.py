@@ -115,7 +115,11 @@ def boot(
         with (
             error_log.open("wb") as errors,
             start_process(
-                [*argv, *extra_arguments], stdout=errors, stderr=STDOUT, environment=environment
+                [*argv, *extra_arguments],
+                stdout=errors,
+                stderr=STDOUT,
+                environment=environment,
+                ends_with_parent=True,
             ) as process,
         ):
             try:

@@ -157,9 +157,8 @@ class Room:
 
     def _start(self, host: LabHost, argv: Sequence[str], reporter: Reporter) -> RoomProcess:
         command = [sys.executable, "-m", "bladeroot", "--json", "--cluster", str(self._cluster), *argv]
-        # Should the lab be killed, nothing of it goes on.
-        guarded = ["setpriv", "--pdeathsig", "TERM", *host.command(command)]
-        process = self._stack.enter_context(start_process(guarded, stdout=DEVNULL, stderr=PIPE))
+        starting = start_process(host.command(command), stdout=DEVNULL, stderr=PIPE, ends_with_parent=True)
+        process = self._stack.enter_context(starting)
         room_process = RoomProcess(host.name, process, self._work / "logs" / f"{host.name}.jsonl", reporter)
         self._stack.callback(stop_process, process)
         return room_process
