@@ -10,137 +10,37 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Collection
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
-
 from bladeroot.core.bootplan import render_fstab
-from bladeroot.core.diskchoice import Disk, choose_disk
-from bladeroot.core.disklayout import DATA_LABEL, DiskPlan, Use, plan_disk, render_plan
+from bladeroot.core.diskchoice import format_size
+from bladeroot.core.disklayout import Use
 from bladeroot.core.framing import FrameIndex, parse_index
-from bladeroot.core.manifest import ArtefactKind, BladeEntry, Manifest, SignedManifest, accept_manifest
-from bladeroot.core.signing import PublicKey
-from bladeroot.core.sizes import render_about
+from bladeroot.core.manifest import ArtefactKind
 from bladeroot.errors import DiskTooSmallError
 from bladeroot.events import Finished, Note, Progress, Reporter, ignore
 from bladeroot.host.archive import Extraction, extract_plain
-from bladeroot.host.blockdev import OpenDisk, apply_partitions, find_disks, format_partition, read_table
+from bladeroot.host.blockdev import OpenDisk, apply_partitions, format_partition
 from bladeroot.host.bootloader import (
     commit_slot,
     find_kernels,
     install_boot_code,
-    read_committed,
     release_slot,
     write_slot_config,
 )
 from bladeroot.host.depot import DEFAULT_DEPOT, Depot
-from bladeroot.host.files import sync_filesystem, write_atomically
+from bladeroot.host.files import explain_full_disk, sync_filesystem, write_atomically
 from bladeroot.host.mounts import mounted
 from bladeroot.ops.identity import write_host_keys, write_installed, write_machine_id
-from bladeroot.ops.sources import Source, fetch_artefact
+from bladeroot.ops.installplan import InstallPlan, choose_install_disk, plan_install
+from bladeroot.ops.resume import Standing
+from bladeroot.ops.room import RoomMaker
+from bladeroot.ops.sources import OnFile, Source, fetch_artefact
 from bladeroot.ops.steps import step
 
-_DEPOT_SLACK_BYTES = 64 << 20
-"""What the data partition needs beside the artefacts: metadata, identity, the filesystem's own."""
-
-
-@frozen(kw_only=True)
-class InstallPlan:
-    """What an install will do to a disk, decided before anything is written."""
-
-    signed: SignedManifest
-    manifest: Manifest
-    entry: BladeEntry
-    disk: Disk
-    layout: DiskPlan
-
-    def lines(self) -> list[str]:
-        """The plan for people."""
-        manifest, blade = self.manifest, self.entry.blade
-        first = (
-            f"{blade.name} ({blade.role}): generation {manifest.serial} of cluster {manifest.cluster_name}"
-        )
-        return [first, *render_plan(self.layout, self.disk)]
-
-    def facts(self) -> dict[str, Any]:
-        """The plan for programs."""
-        return {
-            "blade": self.entry.blade.name,
-            "role": self.entry.blade.role,
-            "serial": self.manifest.serial,
-            "manifest": self.signed.hash,
-            "disk": str(self.disk.path),
-            "slot": str(self.layout.slot),
-            "lost": list(self.layout.lost),
-            "partitions": [
-                {
-                    "number": partition.number,
-                    "label": partition.label,
-                    "size_bytes": self.layout.size_bytes(partition),
-                    "filesystem": partition.filesystem,
-                    "keep": partition.keep,
-                }
-                for partition in self.layout.partitions
-            ],
-        }
-
-
-def choose_install_disk(
-    signed: SignedManifest,
-    trusted_keys: Collection[PublicKey],
-    cluster_id: str,
-    blade_name: str,
-    named: Path | None = None,
-) -> Disk:
-    """
-    The disk to install on: the one that was named, or the one that the blade's rule in the manifest fits.
-
-    The manifest is checked before any disk is looked at. Raises TrustError, InventoryError, DiskChoiceError.
-    """
-    entry = accept_manifest(signed, trusted_keys, cluster_id).entry(blade_name)
-    disks = find_disks()
-    if named is None:
-        return choose_disk(entry.disk, disks)
-    for disk in disks:
-        if named.exists() and disk.path.resolve() == named.resolve():
-            return disk
-    return Disk(path=named, size_bytes=named.stat().st_size if named.is_file() else 0)
-
-
-def plan_install(
-    signed: SignedManifest,
-    trusted_keys: Collection[PublicKey],
-    cluster_id: str,
-    blade_name: str,
-    disk: Disk,
-    opened: OpenDisk,
-    *,
-    wipe_data: bool = False,
-) -> InstallPlan:
-    """
-    Check the manifest, and only then look at the disk and decide what becomes of it.
-
-    Raises TrustError, InventoryError, DiskTooSmallError, DiskError.
-    """
-    manifest = accept_manifest(signed, trusted_keys, cluster_id)
-    entry = manifest.entry(blade_name)
-    image_bytes = sum(
-        artefact.raw_size_bytes for artefact in manifest.artefacts if _is_in_slot(artefact.kind)
-    )
-    existing = read_table(opened)
-    layout = plan_disk(
-        opened.size_bytes,
-        entry.layout,
-        existing,
-        image_bytes=image_bytes,
-        sector_bytes=opened.sector_bytes,
-        committed=read_committed(opened),
-        wipe_data=wipe_data,
-    )
-    _check_depot_fits(manifest, layout)
-    return InstallPlan(signed=signed, manifest=manifest, entry=entry, disk=disk, layout=layout)
+__all__ = ["STEPS", "InstallPlan", "Installation", "apply_install", "choose_install_disk", "plan_install"]
 
 
 def apply_install(
@@ -153,7 +53,7 @@ def apply_install(
     again what it has. Raises ArtefactError, DepotFullError, NetworkError, ToolError, DiskError.
     """
     with Installation(plan, opened, source, reporter) as installation:
-        for name, title, run_step in STEPS:
+        for name, title, run_step in steps_of(plan):
             with step(name, title, reporter):
                 run_step(installation)
         facts = installation.facts()
@@ -202,6 +102,7 @@ class Installation:
             "manifest": plan.signed.hash,
             "disk": str(plan.disk.path),
             "slot": str(plan.layout.slot),
+            "standing": str(plan.standing),
             "installed_bytes": self._installed_bytes,
             "filesystems": {str(use): uuid for use, uuid in self._uuids.items()},
         }
@@ -219,12 +120,15 @@ class Installation:
         for partition in layout.partitions:
             if partition.filesystem is not None:
                 self._uuids[partition.use] = format_partition(self.opened, layout, partition)
-        data = layout.partition(Use.DATA)
-        self._stack.enter_context(
-            mounted(self.opened.partition(data.number), self.depot.path, filesystem=data.filesystem)
-        )
-        Depot.create(self.depot.path)
+        self._mount_data()
         self._mount_slot()
+
+    def mount_installed(self) -> None:
+        """Take up an install that was committed: nothing is formatted."""
+        for partition in self.plan.layout.partitions:
+            if partition.filesystem_uuid is not None:
+                self._uuids[partition.use] = partition.filesystem_uuid
+        self._mount_data()
 
     def fetch_runtime(self) -> None:
         """Fetch the runtime, and extract each frame as it comes."""
@@ -239,8 +143,9 @@ class Installation:
             if file_name == name:
                 found.append(data)
 
-        fetch_artefact(self.source, self.depot, self.plan.manifest.artefact(ArtefactKind.OVERLAYS), take)
-        extract_plain(found[0], self.slot)
+        self._fetch(ArtefactKind.OVERLAYS, take)
+        with self._explain_full_slot():
+            extract_plain(found[0], self.slot)
 
     def write_identity(self) -> None:
         """fstab, machine-id, host keys, and the record of this install."""
@@ -265,8 +170,7 @@ class Installation:
         """GRUB for BIOS and UEFI, and its configuration; nothing is chosen to boot yet."""
         payload = self._work / "boot"
         payload.mkdir()
-        artefact = self.plan.manifest.artefact(ArtefactKind.BOOT)
-        fetch_artefact(self.source, self.depot, artefact, lambda name, data: _write(payload / name, data))
+        self._fetch(ArtefactKind.BOOT, lambda name, data: _write(payload / name, data))
         kernel_command_line = self.plan.manifest.kernel_command_line
         install_boot_code(self.opened, payload, kernel_command_line=kernel_command_line)
         slot = self.plan.layout.slot
@@ -290,17 +194,35 @@ class Installation:
         """The extras, and the overlay once more, since it has the last word on them too."""
         self._mount_slot()
         self._fetch_and_extract(ArtefactKind.EXTRAS)
-        overlays = self.plan.manifest.artefact(ArtefactKind.OVERLAYS)
-        extract_plain(self.depot.read_file(overlays.info_hash, self.plan.entry.overlay), self.slot)
+        self.apply_overlay()
 
     def keep_generation(self) -> None:
         """Enter the generation into the blade's own depot: it can be root with it from now on."""
+        for artefact in self.plan.manifest.artefacts:
+            if not self.depot.has(artefact.info_hash):
+                self._fetch(artefact.kind)
         self.depot.add_generation(self.plan.signed, self.plan.manifest)
         self._record(complete=True)
         sync_filesystem(self.slot)
         sync_filesystem(self.depot.path)
 
     # Their parts
+
+    def _mount_data(self) -> None:
+        data = self.plan.layout.partition(Use.DATA)
+        self._stack.enter_context(
+            mounted(self.opened.partition(data.number), self.depot.path, filesystem=data.filesystem)
+        )
+        Depot.create(self.depot.path)
+
+    def _explain_full_slot(self) -> AbstractContextManager[None]:
+        layout = self.plan.layout
+        slot = layout.partition(layout.slot)
+        return explain_full_disk(
+            Path(f"{slot.label} of {self.plan.disk.path} ({format_size(layout.size_bytes(slot))})"),
+            DiskTooSmallError,
+            "make slot_size larger in cluster.toml, or leave out more with the split rules",
+        )
 
     def _mount_slot(self) -> None:
         partition = self.plan.layout.partition(self.plan.layout.slot)
@@ -312,7 +234,7 @@ class Installation:
         index = self._fetch_index(kind)
         self._installed_bytes += artefact.raw_size_bytes
         fetched = 0
-        with Extraction(index, self.slot) as extraction:
+        with self._explain_full_slot(), Extraction(index, self.slot) as extraction:
 
             def take(name: str, data: bytes) -> None:
                 nonlocal fetched
@@ -321,18 +243,25 @@ class Installation:
                     extraction.submit(int(name), data)
                 self.reporter(Progress(step=kind, done=fetched, total=artefact.size_bytes))
 
-            fetch_artefact(self.source, self.depot, artefact, take)
+            self._fetch(kind, take)
             extraction.finish()
+
+    def _fetch(
+        self,
+        kind: ArtefactKind,
+        on_file: OnFile = lambda _name, _data: None,
+        *,
+        wanted: Collection[str] | None = None,
+    ) -> None:
+        manifest = self.plan.manifest
+        make_room = RoomMaker(self.depot, manifest, self.reporter)
+        fetch_artefact(
+            self.source, self.depot, manifest.artefact(kind), on_file, wanted=wanted, make_room=make_room
+        )
 
     def _fetch_index(self, kind: ArtefactKind) -> FrameIndex:
         found: list[bytes] = []
-        fetch_artefact(
-            self.source,
-            self.depot,
-            self.plan.manifest.artefact(kind),
-            lambda _name, data: found.append(data),
-            wanted=("index",),
-        )
+        self._fetch(kind, lambda _name, data: found.append(data), wanted=("index",))
         return parse_index(found[0])
 
     def _record(self, *, complete: bool) -> None:
@@ -365,21 +294,15 @@ STEPS: tuple[tuple[str, str, Callable[[Installation], None]], ...] = (
     ("depot", "Keep the generation", Installation.keep_generation),
 )
 """Every step of an install: its name, what a person reads, and what it does."""
+_MOUNT = ("mount", "Mount what is installed", Installation.mount_installed)
 
 
-def _is_in_slot(kind: ArtefactKind) -> bool:
-    return kind in (ArtefactKind.RUNTIME, ArtefactKind.EXTRAS)
-
-
-def _check_depot_fits(manifest: Manifest, layout: DiskPlan) -> None:
-    needed = sum(artefact.size_bytes for artefact in manifest.artefacts) + _DEPOT_SLACK_BYTES
-    room = layout.size_bytes(layout.partition(Use.DATA))
-    if needed > room:
-        raise DiskTooSmallError(
-            f"generation {manifest.serial} takes {render_about(needed)} in the depot,"
-            f" the partition {DATA_LABEL} would have {render_about(room)}",
-            "use a larger disk, or make the slots smaller in cluster.toml",
-        )
+def steps_of(plan: InstallPlan) -> tuple[tuple[str, str, Callable[[Installation], None]], ...]:
+    """The steps that a plan comes to: all, those behind the commit, or none."""
+    if plan.standing is Standing.NEW:
+        return STEPS
+    names = [name for name, _title, _run in STEPS]
+    return (_MOUNT, *STEPS[names.index("commit") + 1 :]) if plan.standing is Standing.COMMITTED else ()
 
 
 def _write(path: Path, data: bytes) -> None:

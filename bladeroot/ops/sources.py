@@ -53,11 +53,13 @@ def fetch_artefact(
     on_file: OnFile = lambda _name, _data: None,
     *,
     wanted: Collection[str] | None = None,
+    make_room: Callable[[], bool] = lambda: False,
 ) -> None:
     """
     Bring an artefact (or only the wanted files of it) into the depot, handing over every file verified.
 
     What the depot holds is not fetched. A frame in it that is damaged is found here, and fetched again.
+    `make_room` is called where the depot is full, as long as it says that it made some.
     """
     info_hash = artefact.info_hash
     given: set[str] = set()
@@ -76,7 +78,13 @@ def fetch_artefact(
         else:
             return
     torrent_bytes = source.read_torrent(info_hash)
-    torrent = depot.begin_artefact(torrent_bytes, info_hash)
+    while True:
+        try:
+            torrent = depot.begin_artefact(torrent_bytes, info_hash)
+            break
+        except DepotFullError:
+            if not make_room():
+                raise
     source.fetch(torrent_bytes, torrent, depot.save_path(info_hash), wanted, give)
     if wanted is None:
         depot.finish_artefact(info_hash)

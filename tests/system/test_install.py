@@ -96,6 +96,7 @@ def install_blade(
     trusted: tuple[PublicKey, ...] | None = None,
     cluster_id: str | None = None,
     signed: SignedManifest | None = None,
+    again: bool = True,
 ) -> dict[str, Any]:
     source = source or DepotSource(toy.depot)
     keys = toy.folder.trusted_keys() if trusted is None else trusted
@@ -103,7 +104,7 @@ def install_blade(
     manifest = signed or source.read_manifest()
     chosen = choose_install_disk(manifest, keys, cluster, blade, disk)
     with open_disk(chosen.path) as opened:
-        plan = plan_install(manifest, keys, cluster, blade, chosen, opened)
+        plan = plan_install(manifest, keys, cluster, blade, chosen, opened, again=again)
         return apply_install(plan, opened, source, reporter=reporter)
 
 

@@ -20,12 +20,14 @@ from bladeroot.errors import (
 )
 from bladeroot.host.blockdev import open_disk
 from bladeroot.host.depot import Depot
+from bladeroot.host.mounts import enter_own_namespace
 from bladeroot.host.run import require_root
 from bladeroot.ops.folder import ClusterFolder
 from bladeroot.ops.follow import Followed, follow_root, wait_until_stopped
 from bladeroot.ops.install import InstallPlan, apply_install, choose_install_disk, plan_install
+from bladeroot.ops.resume import Standing
 from bladeroot.ops.sources import DepotSource
-from bladeroot.ui.cli.options import open_folder
+from bladeroot.ui.cli.options import open_folder, parse_seconds
 from bladeroot.ui.cli.output import Output
 from bladeroot.ui.cli.parser import Verbs, add_dry_run, add_verb
 
@@ -42,7 +44,8 @@ def add_parser(verbs: Verbs) -> None:
         "partitions, filesystems, the runtime extracted while it is fetched from the root and from other "
         "blades, the blade's overlay, GRUB for BIOS and UEFI; then the extras.\n\n"
         "The plan is shown first, and carried out after a yes (or with --yes). An install that was cut off "
-        "is taken up again by the same command, and does not fetch again what it has.",
+        "is taken up again by the same command, and does not fetch again what it has; a disk that boots "
+        "this very generation already gets what it lacks, and nothing of it is written over.",
         examples=[
             ("bladeroot install --blade web01 --disk /dev/sdb --dry-run", "see what would happen to a disk"),
             ("bladeroot install --blade web01 --disk web01.img --yes", "install into a file that is a disk"),
@@ -71,10 +74,13 @@ def add_parser(verbs: Verbs) -> None:
     )
     parser.add_argument(
         "--wait",
-        type=float,
+        type=parse_seconds,
         default=_DEFAULT_WAIT_S,
         metavar="SECONDS",
         help="how long to look for a root (60)",
+    )
+    parser.add_argument(
+        "--again", action="store_true", help="install anew even if the disk has exactly this generation"
     )
     parser.add_argument("--wipe-data", action="store_true", help="make the data partition anew as well")
     parser.add_argument(
@@ -88,6 +94,7 @@ def add_parser(verbs: Verbs) -> None:
 def run_install(args: argparse.Namespace, out: Output) -> int:
     """Find a source, plan, show, ask, apply."""
     require_root("installing")
+    enter_own_namespace()
     folder = open_folder(args)
     with _find_source(args, folder, out) as followed:
         signed = followed.source.read_manifest()
@@ -95,7 +102,14 @@ def run_install(args: argparse.Namespace, out: Output) -> int:
         disk = choose_install_disk(signed, trusted, cluster_id, args.blade, args.disk)
         with open_disk(disk.path) as opened:
             plan = plan_install(
-                signed, trusted, cluster_id, args.blade, disk, opened, wipe_data=args.wipe_data
+                signed,
+                trusted,
+                cluster_id,
+                args.blade,
+                disk,
+                opened,
+                wipe_data=args.wipe_data,
+                again=args.again,
             )
             if args.dry_run:
                 out.facts(plan.facts(), "\n".join(plan.lines()))
@@ -103,7 +117,8 @@ def run_install(args: argparse.Namespace, out: Output) -> int:
             _confirm(args, plan, out)
             with followed.reporting_failure():
                 facts = apply_install(plan, opened, followed.source, reporter=followed.reporter)
-        out.facts(facts, f"{args.blade} is installed on {disk.path}: generation {facts['serial']}")
+        already = " already (--again installs it anew)" if plan.standing is Standing.COMPLETE else ""
+        out.facts(facts, f"{args.blade} is installed on {disk.path}: generation {facts['serial']}{already}")
         if args.linger:
             wait_until_stopped()
     return 0
@@ -123,7 +138,7 @@ def _find_source(args: argparse.Namespace, folder: ClusterFolder, out: Output) -
 def _confirm(args: argparse.Namespace, plan: InstallPlan, out: Output) -> None:
     for line in plan.lines():
         out.say(line)
-    if args.yes:
+    if args.yes or plan.standing is not Standing.NEW:
         return
     if not sys.stdin.isatty():
         raise UsageError(

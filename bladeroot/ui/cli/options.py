@@ -51,6 +51,14 @@ def read_secret_key(args: argparse.Namespace, folder: ClusterFolder) -> SecretKe
     return folder.secret_key(ask_passphrase, args.key)
 
 
+def parse_seconds(text: str) -> float:
+    """A time for an option: 0 or more seconds. Raises ValueError, as argparse wants it."""
+    seconds = float(text)
+    if not 0 <= seconds < 1e7:
+        raise argparse.ArgumentTypeError(f"not a number of seconds from 0 up: {text!r}")
+    return seconds
+
+
 def ask_passphrase(prompt: str) -> str:
     """From the file of $BLADEROOT_PASSPHRASE_FILE, else from the terminal. Raises SigningKeyError."""
     file = os.environ.get("BLADEROOT_PASSPHRASE_FILE")

@@ -12,6 +12,7 @@ from bladeroot.errors import DepotFullError, OverlayError, SigningKeyError, Snap
 from bladeroot.host.depot import Depot
 from bladeroot.host.run import require_root
 from bladeroot.ops.publish import Published, PublishPlan, plan_publish, publish_snapshot
+from bladeroot.ops.snapshots.tree import require_tree
 from bladeroot.ui.cli.options import depot_path, open_folder, read_secret_key
 from bladeroot.ui.cli.output import Output, make_table
 from bladeroot.ui.cli.parser import Verbs, add_dry_run, add_verb
@@ -47,9 +48,9 @@ def add_parser(verbs: Verbs) -> None:
 
 def run_publish(args: argparse.Namespace, out: Output) -> int:
     """Plan, and unless --dry-run publish."""
-    require_root("publishing (a snapshot has files that only root can read)")
-    folder = open_folder(args)
     if args.dry_run:
+        _require_root()
+        folder = open_folder(args)
         plan = plan_publish(folder, args.path, out.reporter)
         facts = {"snapshot": str(args.path), "parts": _describe_parts(plan)}
         out.facts(facts, lambda: make_table(["part", "files", "size"], _rows(plan), right=["files", "size"]))
@@ -61,11 +62,17 @@ def run_publish(args: argparse.Namespace, out: Output) -> int:
 
 def publish(args: argparse.Namespace, out: Output) -> tuple[Published, PublishPlan]:
     """Publish `args.path` by the global options. The key is asked for before the long work begins."""
+    _require_root()
     folder = open_folder(args)
+    require_tree(args.path)
     secret_key = read_secret_key(args, folder)
     plan = plan_publish(folder, args.path, out.reporter)
     depot = Depot.create(depot_path(args))
     return publish_snapshot(plan, depot, secret_key, reporter=out.reporter), plan
+
+
+def _require_root() -> None:
+    require_root("publishing (a snapshot has files that only root can read)")
 
 
 def describe_published(published: Published, plan: PublishPlan) -> dict[str, Any]:

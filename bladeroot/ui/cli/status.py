@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.text import Text
 
 from bladeroot.errors import NetworkError, NoRootFoundError
-from bladeroot.ui.cli.options import find_folder_if_any
+from bladeroot.ui.cli.options import find_folder_if_any, parse_seconds
 from bladeroot.ui.cli.output import Output, make_printable
 from bladeroot.ui.cli.parser import Verbs, add_verb
 
@@ -44,7 +44,11 @@ What is shown is what blades have reported to that root; it is not signed, and n
     )
     parser.add_argument("--root", metavar="HOST:PORT", help="ask this one")
     parser.add_argument(
-        "--wait", type=float, default=_DEFAULT_WAIT_S, metavar="SECONDS", help="how long to look for one (5)"
+        "--wait",
+        type=parse_seconds,
+        default=_DEFAULT_WAIT_S,
+        metavar="SECONDS",
+        help="how long to look for one (5)",
     )
     parser.set_defaults(run=run)
 

@@ -81,7 +81,7 @@ def _sign_body(body: bytes) -> SignedManifest:
 REFUSALS: list[tuple[str, Callable[[], SignedManifest], str]] = [
     ("another key", lambda: sign_manifest(MANIFEST, OTHER_KEY), "does not trust"),
     ("nobody", lambda: attrs.evolve(sign_manifest(MANIFEST, KEY), signatures=()), "signed by nobody"),
-    ("another body", lambda: attrs.evolve(sign_manifest(MANIFEST, KEY), body=b"x"), "does not trust"),
+    ("another body", lambda: attrs.evolve(sign_manifest(MANIFEST, KEY), body=b"x"), "tampered with"),
     (
         "a signature for another purpose",
         lambda: SignedManifest(
@@ -93,7 +93,7 @@ REFUSALS: list[tuple[str, Callable[[], SignedManifest], str]] = [
                 ),
             ),
         ),
-        "does not trust",
+        "tampered with",
     ),
     ("another cluster", lambda: sign_manifest(attrs.evolve(MANIFEST, cluster_id="cd" * 16), KEY), "not of"),
     ("a lower serial", lambda: sign_manifest(attrs.evolve(MANIFEST, serial=4), KEY), "older than 5"),
