@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from bladeroot.core.bootplan import render_fstab
-from bladeroot.core.diskchoice import format_size
 from bladeroot.core.disklayout import Use
 from bladeroot.core.framing import FrameIndex, parse_index
 from bladeroot.core.manifest import ArtefactKind
+from bladeroot.core.sizes import render_about
 from bladeroot.errors import DiskTooSmallError
 from bladeroot.events import Finished, Note, Progress, Reporter, ignore
 from bladeroot.host.archive import Extraction, extract_plain
@@ -219,7 +219,7 @@ class Installation:
         layout = self.plan.layout
         slot = layout.partition(layout.slot)
         return explain_full_disk(
-            Path(f"{slot.label} of {self.plan.disk.path} ({format_size(layout.size_bytes(slot))})"),
+            Path(f"{slot.label} of {self.plan.disk.path} ({render_about(layout.size_bytes(slot))})"),
             DiskTooSmallError,
             "make slot_size larger in cluster.toml, or leave out more with the split rules",
         )
