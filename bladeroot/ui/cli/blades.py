@@ -13,14 +13,12 @@ import attrs
 from bladeroot.errors import ConfigError, InventoryError, UsageError
 from bladeroot.ui.cli.options import open_folder
 from bladeroot.ui.cli.output import Output, make_table
-from bladeroot.ui.cli.parser import Parser, Verbs, add_dry_run, add_verb, add_verbs
+from bladeroot.ui.cli.parser import Verbs, add_dry_run, add_verb, add_verbs
 
 if TYPE_CHECKING:
     from bladeroot.core.cluster import Blade, Cluster
     from bladeroot.core.inventory import InventoryChange
 
-_ERRORS = (ConfigError, InventoryError)
-_FILES = (("cluster.toml", "in the cluster folder; edited in place, comments and order stay"),)
 _NODESETS = """
 A NODESET is what ClusterShell calls one: web[01-40], db1,db2, @web (a role), @all, web[01-40,!07], a!b, a&b.
 """
@@ -35,8 +33,8 @@ def add_parser(verbs: Verbs) -> None:
         summary="the inventory: list, add, change, replace, import, export",
         description="The blades in cluster.toml. What is changed here reaches blades with the next "
         f"`bladeroot publish`.\n{_NODESETS}",
-        files=_FILES,
-        errors=_ERRORS,
+        files=[("cluster.toml", "in the cluster folder; edited in place, comments and order stay")],
+        errors=[ConfigError, InventoryError],
     )
     actions = add_verbs(parser)
     _add_list(actions)
@@ -48,19 +46,11 @@ def add_parser(verbs: Verbs) -> None:
     _add_export(actions)
 
 
-def _add_action(
-    actions: Verbs, name: str, run: Callable[[argparse.Namespace, Output], int], **manual: Any
-) -> Parser:
-    parser = add_verb(actions, name, files=_FILES, errors=_ERRORS, **manual)
-    parser.set_defaults(run=run)
-    return parser
-
-
 def _add_list(actions: Verbs) -> None:
-    parser = _add_action(
+    parser = add_verb(
         actions,
         "list",
-        run_list,
+        run=run_list,
         summary="the blades and what is known of them",
         description=_NODESETS,
         examples=[
@@ -72,10 +62,10 @@ def _add_list(actions: Verbs) -> None:
 
 
 def _add_add(actions: Verbs) -> None:
-    parser = _add_action(
+    parser = add_verb(
         actions,
         "add",
-        run_add,
+        run=run_add,
         summary="add blades",
         description="""
 One blade takes every --mac; of a set, each blade takes one, in the order of names. --address is the first
@@ -105,10 +95,10 @@ of a range that counts up within its network.
 
 
 def _add_set(actions: Verbs) -> None:
-    parser = _add_action(
+    parser = add_verb(
         actions,
         "set",
-        run_set,
+        run=run_set,
         summary="change what is known of blades",
         description="""
 Keys: role, macs, uuid, address, disk, layout, rack, priority, and fact.NAME for templates. An empty value
@@ -126,10 +116,10 @@ first of a range.
 
 
 def _add_remove(actions: Verbs) -> None:
-    parser = _add_action(
+    parser = add_verb(
         actions,
         "remove",
-        run_remove,
+        run=run_remove,
         summary="take blades out of the inventory",
         description="Their overlays (overlays/blade/NAME/) and what is on their disks stay as they are.",
         examples=[
@@ -141,10 +131,10 @@ def _add_remove(actions: Verbs) -> None:
 
 
 def _add_replace(actions: Verbs) -> None:
-    parser = _add_action(
+    parser = add_verb(
         actions,
         "replace",
-        run_replace,
+        run=run_replace,
         summary="give a blade's name and role to another machine",
         description="""
 For a dead blade: the new machine takes its name, role, address, rules and overlay. The old machine's MAC
@@ -159,10 +149,10 @@ addresses and UUID are forgotten.
 
 
 def _add_import(actions: Verbs) -> None:
-    parser = _add_action(
+    parser = add_verb(
         actions,
         "import",
-        run_import,
+        run=run_import,
         summary="add and change blades from a file",
         description="""
 Reads CSV with a header (name, role, macs, address, uuid, disk, layout, rack, priority; in any order, only
@@ -184,10 +174,10 @@ removed.
 
 
 def _add_export(actions: Verbs) -> None:
-    parser = _add_action(
+    parser = add_verb(
         actions,
         "export",
-        run_export,
+        run=run_export,
         summary="write blades for other programs",
         description="csv reads back with `blades import`; hosts is for /etc/hosts; dnsmasq for dhcp-host=.",
         examples=[("bladeroot blades export --format hosts >> /etc/hosts", "names for this machine")],

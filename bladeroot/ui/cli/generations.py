@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-from collections.abc import Callable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -21,14 +20,13 @@ from bladeroot.errors import (
 )
 from bladeroot.ui.cli.options import find_folder_if_any, open_depot
 from bladeroot.ui.cli.output import Output, make_facts, make_table
-from bladeroot.ui.cli.parser import Parser, Verbs, add_dry_run, add_verb, add_verbs
+from bladeroot.ui.cli.parser import Verbs, add_dry_run, add_verb, add_verbs
 
 if TYPE_CHECKING:
     from bladeroot.core.manifest import Artefact
     from bladeroot.host.depot import Depot
     from bladeroot.ops.generations import HeldGeneration, Trust
 
-_FILES = (("/var/lib/bladeroot/", "the depot"),)
 _KINDS = ("runtime", "extras", "overlays", "boot")
 _DEFAULT_KEEP = 3
 
@@ -40,7 +38,7 @@ def add_parser(verbs: Verbs) -> None:
         "generations",
         summary="what the depot holds: list, show, verify, prune, export",
         description="A generation is an immutable, signed, numbered release; its number is its serial.",
-        files=_FILES,
+        files=[("/var/lib/bladeroot/", "the depot")],
         errors=[DepotError],
     )
     actions = add_verbs(parser)
@@ -51,42 +49,32 @@ def add_parser(verbs: Verbs) -> None:
     _add_export(actions)
 
 
-def _add_action(
-    actions: Verbs, name: str, run: Callable[[argparse.Namespace, Output], int], **manual: Any
-) -> Parser:
-    parser = add_verb(actions, name, files=_FILES, **manual)
-    parser.set_defaults(run=run)
-    return parser
-
-
 def _add_list(actions: Verbs) -> None:
-    _add_action(
+    add_verb(
         actions,
         "list",
-        run_list,
+        run=run_list,
         summary="the generations in the depot, newest first",
         description="SIGNED says whether a key that this cluster trusts signed it (unchecked: there is no "
         "cluster folder here to check with); WHOLE, whether all its artefacts are here.",
-        errors=[DepotError],
     )
 
 
 def _add_show(actions: Verbs) -> None:
-    parser = _add_action(
+    parser = add_verb(
         actions,
         "show",
-        run_show,
+        run=run_show,
         summary="what a generation consists of",
-        errors=[DepotError],
     )
     parser.add_argument("serial", type=_serial, metavar="N", help="its serial")
 
 
 def _add_verify(actions: Verbs) -> None:
-    parser = _add_action(
+    parser = add_verb(
         actions,
         "verify",
-        run_verify,
+        run=run_verify,
         summary="read generations through and check signatures and hashes",
         description="A damaged artefact is not offered to others any more, and the next install or publish "
         "fetches or makes again what is damaged of it.",
@@ -96,13 +84,12 @@ def _add_verify(actions: Verbs) -> None:
 
 
 def _add_prune(actions: Verbs) -> None:
-    parser = _add_action(
+    parser = add_verb(
         actions,
         "prune",
-        run_prune,
+        run=run_prune,
         summary="drop old generations and what only they need",
         examples=[("bladeroot generations prune --keep 2 --dry-run", "see what would go")],
-        errors=[DepotError],
     )
     parser.add_argument(
         "--keep", type=_serial, default=_DEFAULT_KEEP, metavar="K", help=f"how many stay ({_DEFAULT_KEEP})"
@@ -111,10 +98,10 @@ def _add_prune(actions: Verbs) -> None:
 
 
 def _add_export(actions: Verbs) -> None:
-    parser = _add_action(
+    parser = add_verb(
         actions,
         "export",
-        run_export,
+        run=run_export,
         summary="write a tarball of a generation as an ordinary file",
         description="runtime and extras are .tar.zst files that tar and zstd read. Of overlays and boot, "
         "--file names one file. Every byte is checked against its hash before it is written.",

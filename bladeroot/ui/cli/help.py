@@ -16,6 +16,7 @@ def add_parser(verbs: Verbs) -> None:
     parser = add_verb(
         verbs,
         "help",
+        run=run,
         summary="what the verbs do, and what the exit codes mean",
         description="Without words: the verbs. With a verb, and a verb of that verb: its page, the same as "
         "with --help. `exit-codes`: every exit code and what it means; scripts may rely on them.",
@@ -25,7 +26,6 @@ def add_parser(verbs: Verbs) -> None:
         ],
     )
     parser.add_argument("words", nargs="*", metavar="WORD", help=f"a verb, or {TOPIC_EXIT_CODES}")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace, out: Output) -> int:

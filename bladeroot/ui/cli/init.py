@@ -21,6 +21,7 @@ def add_parser(verbs: Verbs) -> None:
     parser = add_verb(
         verbs,
         "init",
+        run=run,
         summary="make a cluster folder and the operator's key",
         description="""
 Makes the folder that holds all that a person decides about a cluster: the inventory (cluster.toml, with
@@ -68,7 +69,6 @@ An existing folder or key is never touched, and nothing is left behind if it fai
         "--passphrase-file", type=Path, metavar="FILE", help="its first line protects the secret key"
     )
     passphrase.add_argument("--no-passphrase", action="store_true", help="do not ask for a passphrase")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace, out: Output) -> int:

@@ -19,12 +19,6 @@ if TYPE_CHECKING:
     from bladeroot.core.overlaytree import OverlayEntry
     from bladeroot.ops.overlays import OverlayPlan
 
-_ERRORS = (OverlayError, InventoryError, SnapshotError)
-_FILES = (
-    ("overlays/cluster/", "in the cluster folder: the layer of all blades"),
-    ("overlays/role/ROLE/", "the layer of a role's blades"),
-    ("overlays/blade/NAME/", "the layer of one blade"),
-)
 _LAYERS = (
     "Layers, the later wins: bladeroot's own (host name, hosts, network, cluster.toml and trusted keys), "
     "cluster, role, blade. Each has files/, laid over /, with *.j2 as templates, and overlay.toml with "
@@ -39,8 +33,12 @@ def add_parser(verbs: Verbs) -> None:
         "overlay",
         summary="what makes a blade itself: show it, compare two",
         description=_LAYERS,
-        files=_FILES,
-        errors=_ERRORS,
+        files=[
+            ("overlays/cluster/", "in the cluster folder: the layer of all blades"),
+            ("overlays/role/ROLE/", "the layer of a role's blades"),
+            ("overlays/blade/NAME/", "the layer of one blade"),
+        ],
+        errors=[OverlayError, InventoryError, SnapshotError],
         see="`bladeroot help publish`",
     )
     actions = add_verbs(parser)
@@ -52,6 +50,7 @@ def _add_show(actions: Verbs) -> None:
     parser = add_verb(
         actions,
         "show",
+        run=run_show,
         summary="what a blade will get, and from which layer",
         description=f"{_LAYERS}\n\nWithout --snapshot services are listed as switches; with it, as the links "
         "that they come to, and what replaces a file of the snapshot is marked.",
@@ -60,30 +59,25 @@ def _add_show(actions: Verbs) -> None:
             ("bladeroot overlay show web01 --snapshot /srv/snapshots/bookworm", "the same, with links"),
             ("bladeroot overlay show web01 --file /etc/hosts", "one file as web01 will have it"),
         ],
-        files=_FILES,
-        errors=_ERRORS,
     )
     parser.add_argument("blade", metavar="BLADE")
     parser.add_argument("--file", metavar="PATH", help="print this file of the overlay instead of the list")
     _add_snapshot(parser)
-    parser.set_defaults(run=run_show)
 
 
 def _add_diff(actions: Verbs) -> None:
     parser = add_verb(
         actions,
         "diff",
+        run=run_diff,
         summary="how the overlays of two blades differ",
         description="As `diff -u`: texts line by line, and entries, modes, owners and services. Nothing is "
         "printed where there is no difference.",
         examples=[("bladeroot overlay diff web01 cache01", "what web01 has that cache01 has not")],
-        files=_FILES,
-        errors=_ERRORS,
     )
     parser.add_argument("blade", metavar="A")
     parser.add_argument("other", metavar="B")
     _add_snapshot(parser)
-    parser.set_defaults(run=run_diff)
 
 
 def _add_snapshot(parser: Parser) -> None:

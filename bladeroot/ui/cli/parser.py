@@ -11,17 +11,23 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from attrs import frozen
 
 from bladeroot import __version__
 from bladeroot.core.clusterfile import closest
 from bladeroot.errors import BladerootError, UsageError
 
-Verbs = Any
-"""What `add_subparsers` gives: argparse has no public name for it."""
+if TYPE_CHECKING:
+    from bladeroot.ui.cli.output import Output
 
+Run = Callable[[argparse.Namespace, "Output"], int]
+"""What a verb does with its arguments; returns the exit code."""
+
+_PROGRAM = "bladeroot"
 _MAX_WIDTH = 100
 _GLOBAL_SUMMARY = (
     "--json, --cluster DIR, --depot DIR, --key FILE, -q/--quiet, -v/--verbose, --debug, -h/--help: "
@@ -79,7 +85,7 @@ class Parser(argparse.ArgumentParser):
         if self.description:
             parts.append(_section("DESCRIPTION", _fill(self.description, width)))
         for group in sorted(self._action_groups, key=lambda group: group.title != "VERBS"):
-            if group is self.global_options and self.prog != "bladeroot":
+            if group is self.global_options and self.prog != _PROGRAM:
                 continue
             verbs = group._group_actions[0] if group._group_actions else None
             if isinstance(verbs, argparse._SubParsersAction):
@@ -92,12 +98,21 @@ class Parser(argparse.ArgumentParser):
             formatter.end_section()
             # argparse's own headings end with a colon
             parts.append(formatter.format_help().replace(f"{group.title}:\n", f"{group.title}\n", 1))
-        if self.prog != "bladeroot":
+        if self.prog != _PROGRAM:
             parts.append(_section("GLOBAL OPTIONS", _fill(_GLOBAL_SUMMARY, width)))
         parts += _manual_sections(self.manual, width)
         if self.epilog:
             parts.append(self.epilog)
         return "\n".join(part.strip("\n") + "\n" for part in parts if part.strip())
+
+
+@frozen
+class Verbs:
+    """Where a parser's verbs are added, and the manual of the verb that they are verbs of."""
+
+    subparsers: Any
+    """argparse has no public name for it."""
+    manual_above: dict[str, Any]
 
 
 class _HelpFormatter(argparse.HelpFormatter):
@@ -109,7 +124,7 @@ class _HelpFormatter(argparse.HelpFormatter):
 def make_parser() -> Parser:
     """The parser of `bladeroot` itself, without verbs."""
     parser = Parser(
-        prog="bladeroot",
+        prog=_PROGRAM,
         formatter_class=_HelpFormatter,
         manual={
             "summary": "a peer-to-peer, self-replicating blade cluster",
@@ -138,7 +153,7 @@ def make_parser() -> Parser:
 
 def make_global_parser() -> Parser:
     """A parser of the global options alone: to find the verb without knowing any."""
-    parser = Parser(prog="bladeroot")
+    parser = Parser(prog=_PROGRAM)
     parser.set_defaults(**_GLOBAL_DEFAULTS)
     return parser
 
@@ -148,19 +163,22 @@ def add_verb(
     name: str,
     *,
     summary: str,
+    run: Run | None = None,
     description: str = "",
     examples: Iterable[tuple[str, str]] = (),
-    files: Iterable[tuple[str, str]] = (),
-    errors: Iterable[type[BladerootError]] = (),
+    files: Iterable[tuple[str, str]] | None = None,
+    errors: Iterable[type[BladerootError]] | None = None,
     see: str = "",
 ) -> Parser:
     """
-    A verb's parser with its manual: `examples` are (command line, what it does), `files` are (path,
-    what it is), `errors` the classes whose exit codes are worth knowing here (0 and 2 stand by themselves).
+    A verb's parser with its manual, for verbs and for the verbs of a verb.
 
-    Works for verbs and for the verbs of a verb.
+    `run` is what the verb does; None where its own verbs do it. `examples` are (command line, what it does),
+    `files` are (path, what it is), `errors` the classes whose exit codes are worth knowing here (0 and 2
+    stand by themselves); a verb of a verb has those of its verb unless it names its own.
     """
-    parser: Parser = verbs.add_parser(
+    above = verbs.manual_above
+    parser: Parser = verbs.subparsers.add_parser(
         name,
         help=summary,
         description=description,
@@ -168,17 +186,20 @@ def add_verb(
         manual={
             "summary": summary,
             "examples": list(examples),
-            "files": list(files),
-            "errors": list(errors),
+            "files": list(above.get("files", ()) if files is None else files),
+            "errors": list(above.get("errors", ()) if errors is None else errors),
             "see": see,
         },
     )
+    if run is not None:
+        parser.set_defaults(run=run)
     return parser
 
 
-def add_verbs(parser: argparse.ArgumentParser, title: str = "VERBS") -> Verbs:
+def add_verbs(parser: Parser) -> Verbs:
     """The place where a parser's verbs are added; one of them must be given."""
-    return parser.add_subparsers(title=title, metavar="VERB", dest=argparse.SUPPRESS, required=True)
+    subparsers = parser.add_subparsers(title="VERBS", metavar="VERB", dest=argparse.SUPPRESS, required=True)
+    return Verbs(subparsers, {} if parser.prog == _PROGRAM else parser.manual)
 
 
 def add_dry_run(parser: argparse.ArgumentParser) -> None:

@@ -8,16 +8,10 @@ import threading
 from pathlib import Path
 from types import FrameType
 
-from bladeroot.core.sizes import parse_size
 from bladeroot.errors import DepotError, NetworkError, PortTakenError, UsageError
-from bladeroot.events import Finished
-from bladeroot.host.depot import Depot
-from bladeroot.ops.promote import find_own_name, serve_until, take_root_role
-from bladeroot.ui.cli.options import depot_path, open_folder
+from bladeroot.ui.cli.options import open_depot, open_folder
 from bladeroot.ui.cli.output import Output
 from bladeroot.ui.cli.parser import Verbs, add_verb
-from bladeroot.ui.cli.publish import publish
-from bladeroot.ui.watch import LiveTable
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -25,6 +19,7 @@ def add_parser(verbs: Verbs) -> None:
     parser = add_verb(
         verbs,
         "promote",
+        run=run,
         summary="take the root role, in the foreground",
         description="Announces this machine over mDNS as the cluster's root and gives the depot's "
         "generations to blades over BitTorrent, until it is stopped (Ctrl-C or SIGTERM). On a terminal it "
@@ -46,11 +41,16 @@ def add_parser(verbs: Verbs) -> None:
         "--port", type=int, metavar="PORT", help="the control service's port (default: cluster.toml)"
     )
     parser.add_argument("--seed-limit", metavar="SIZE", help='give at most so much a second, as "100M"')
-    parser.set_defaults(run=run_promote)
 
 
-def run_promote(args: argparse.Namespace, out: Output) -> int:
+def run(args: argparse.Namespace, out: Output) -> int:
     """Publish if asked to, then be root until stopped."""
+    from bladeroot.core.sizes import parse_size
+    from bladeroot.events import Finished
+    from bladeroot.ops.promote import find_own_name, serve_until, take_root_role
+    from bladeroot.ui.cli.publish import publish
+    from bladeroot.ui.watch import LiveTable
+
     folder = open_folder(args)
     port = args.port if args.port is not None else folder.cluster.network.port
     if not 0 <= port < 65536:
@@ -59,7 +59,7 @@ def run_promote(args: argparse.Namespace, out: Output) -> int:
     blade = args.blade or find_own_name()
     if args.path is not None:
         publish(args, out)
-    depot = Depot.open(depot_path(args))
+    depot = open_depot(args)
     table = None if out.as_json or out.quiet or not out.is_terminal else LiveTable(out.console())
     with take_root_role(
         depot,

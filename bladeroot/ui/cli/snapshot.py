@@ -39,6 +39,7 @@ def _add_debian(actions: Verbs) -> None:
     parser = add_verb(
         actions,
         "debian",
+        run=run_debian,
         summary="make a bootable Debian with mmdebstrap",
         description="""
 Makes a Debian that boots on BIOS and UEFI, with systemd, sshd, what a blade needs to be root, and
@@ -75,13 +76,13 @@ It is made beside PATH and renamed when complete, so a failure leaves nothing.
         "--root-password-file", type=Path, metavar="FILE", help="root's password is the first line of FILE"
     )
     parser.add_argument("--no-self", action="store_true", help="without bladeroot in it")
-    parser.set_defaults(run=_run_debian)
 
 
 def _add_adopt(actions: Verbs) -> None:
     parser = add_verb(
         actions,
         "adopt",
+        run=run_adopt,
         summary="check an existing tree of any distribution, and put bladeroot into it",
         description="""
 Says what of a blade's needs the tree has: a kernel and an initrd for any hardware, an init, the right
@@ -97,13 +98,13 @@ changes nothing. Otherwise bladeroot is installed into it, in /usr/lib/bladeroot
     parser.add_argument("path", type=Path, metavar="PATH", help="the tree")
     parser.add_argument("--check", action="store_true", help="only say what is there and what is missing")
     parser.add_argument("--no-self", action="store_true", help="do not put bladeroot into it")
-    parser.set_defaults(run=_run_adopt)
 
 
 def _add_capture(actions: Verbs) -> None:
     parser = add_verb(
         actions,
         "capture",
+        run=run_capture,
         summary="a running system, here or over ssh, becomes a snapshot",
         description="""
 Copies a golden blade with rsync: all its local filesystems, without what is its own or does not belong
@@ -130,10 +131,10 @@ copied as it happens to be.
     )
     parser.add_argument("--no-self", action="store_true", help="do not put bladeroot into it")
     add_dry_run(parser)
-    parser.set_defaults(run=_run_capture)
 
 
-def _run_debian(args: argparse.Namespace, out: Output) -> int:
+def run_debian(args: argparse.Namespace, out: Output) -> int:
+    """Make a Debian, and print what it is."""
     from bladeroot.ops.snapshots.debian import build_debian
 
     build_debian(
@@ -150,7 +151,8 @@ def _run_debian(args: argparse.Namespace, out: Output) -> int:
     return 0
 
 
-def _run_adopt(args: argparse.Namespace, out: Output) -> int:
+def run_adopt(args: argparse.Namespace, out: Output) -> int:
+    """Check a tree, and unless --check or something is missing put bladeroot into it."""
     from bladeroot.ops.snapshots.adopt import adopt_snapshot
 
     report = _check(args)
@@ -161,7 +163,8 @@ def _run_adopt(args: argparse.Namespace, out: Output) -> int:
     return 0
 
 
-def _run_capture(args: argparse.Namespace, out: Output) -> int:
+def run_capture(args: argparse.Namespace, out: Output) -> int:
+    """Copy a running system, and unless --dry-run put bladeroot into the copy."""
     from bladeroot.ops.snapshots.capture import capture_snapshot
     from bladeroot.ops.snapshots.source import parse_source
 
