@@ -27,6 +27,7 @@ class ToyCluster:
     """What `make_toy_cluster` made; `manifest` is generation 1."""
 
     folder: ClusterFolder
+    key_path: Path
     secret_key: SecretKey
     snapshot: Path
     depot: Depot
@@ -58,12 +59,13 @@ def make_cluster(
     directory: Path, snapshot: Path, blades: Sequence[Blade], *, layout: Layout, zstd_level: int = 6
 ) -> ToyCluster:
     """A cluster with that snapshot as generation 1, and with one overlay for the role web."""
+    key_path = directory / "operator.key"
     made = init_cluster(
         directory / "cluster",
         name="toy",
         blades=blades,
         kernel_command_line=TOY_KERNEL_COMMAND_LINE,
-        secret_key_path=directory / "operator.key",
+        secret_key_path=key_path,
     )
     shutil.rmtree(made.folder.overlays)  # what ships is about a real distribution
     files = made.folder.overlays / "role/web/files/etc"
@@ -71,7 +73,7 @@ def make_cluster(
     (files / "toyos-says.j2").write_text("{{ blade.name }} of {{ cluster.name }}\n")
     cluster = attrs.evolve(made.folder.cluster, layouts={"default": layout}, zstd_level=zstd_level)
     folder = made.folder.save(cluster)
-    secret_key = folder.secret_key(lambda _prompt: "", directory / "operator.key")
+    secret_key = folder.secret_key(lambda _prompt: "", key_path)
     depot = Depot.create(directory / "depot")
     published = publish_snapshot(plan_publish(folder, snapshot), depot, secret_key)
-    return ToyCluster(folder, secret_key, snapshot, depot, published.manifest)
+    return ToyCluster(folder, key_path, secret_key, snapshot, depot, published.manifest)

@@ -126,3 +126,14 @@ def test_a_depot_without_a_generation_cannot_be_root_with(
     )
     assert completed.code == 22
     assert "publish" in read_error(completed)["hint"]
+
+
+def test_publishing_and_promoting_in_one_go(toy: ToyCluster, network: LabNetwork, tmp_path: Path) -> None:
+    publish = ["--publish", str(toy.snapshot), "--key", str(toy.key_path)]
+    with open_room(network, toy.folder.path, tmp_path, lambda _event: None) as room:
+        root = room.start_root(tmp_path / "depot", publish)
+        room.start_blade(BLADES[0], DISK_SIZE_BYTES)
+        facts = room.wait_for_blades(root, _TIMEOUT_S)[BLADES[0]]
+        root.stop()
+    assert facts["serial"] == 1
+    assert Depot(tmp_path / "depot").serials() == [1]
