@@ -21,6 +21,8 @@ BLOCK_BYTES = 16 << 10
 MAX_PIECE_BYTES = 128 << 20
 MAX_TORRENT_BYTES = 16 << 20
 _MAX_DEPTH = 16
+# `bencode` of what `build_torrent` makes, around the info dictionary.
+_BEFORE_INFO, _AFTER_INFO = b"d4:info", b"12:piece layersdee"
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -96,19 +98,22 @@ def parse_torrent(data: bytes, expected_info_hash: str | None = None) -> Torrent
     """
     Read a `.torrent` from anybody. Raises ArtefactError unless it is of the kind that this module makes
     and, if given, has the expected info-hash (which is all that a signed manifest needs to say).
+
+    What the info-hash does not cover is not taken: no trackers, web seeds or nodes that nobody signed.
+    And bytes that were not signed are not decoded.
     """
     if len(data) > MAX_TORRENT_BYTES:
         raise ArtefactError(f"a torrent file of {len(data)} bytes is larger than {MAX_TORRENT_BYTES}")
+    if not data.startswith(_BEFORE_INFO) or not data.endswith(_AFTER_INFO):
+        raise ArtefactError("not a torrent file of bladeroot's kind: more than files and their roots in it")
+    raw_info = data[len(_BEFORE_INFO) : -len(_AFTER_INFO)]
+    info_hash = hashlib.sha256(raw_info).hexdigest()
+    if expected_info_hash is not None and info_hash != expected_info_hash:
+        raise ArtefactError(f"torrent {info_hash[:16]} is not {expected_info_hash[:16]}, which was signed")
     try:
-        document, end = _bdecode(data, 0, 0)
-        if end != len(data):
-            raise ValueError("bytes after the end")
-        info = document[b"info"]
-        info_hash = hashlib.sha256(bencode(info)).hexdigest()
-        if expected_info_hash is not None and info_hash != expected_info_hash:
-            raise ArtefactError(
-                f"torrent {info_hash[:16]} is not {expected_info_hash[:16]}, which was signed"
-            )
+        info, end = _bdecode(raw_info, 0, 0)
+        if end != len(raw_info) or bencode(info) != raw_info:
+            raise ValueError("not bencoded in the one right way")
         return _read_info(info, info_hash)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise ArtefactError(f"not a torrent file of bladeroot's kind: {error}") from error

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bladeroot.core import torrentfile
 from bladeroot.core.torrentfile import (
     BLOCK_BYTES,
     TorrentFile,
@@ -98,7 +99,39 @@ def test_file_names_that_could_leave_the_directory_are_refused(name: str) -> Non
 
 def test_depth_is_limited() -> None:
     with pytest.raises(ArtefactError, match="nested too deeply"):
-        parse_torrent(b"l" * 5000)
+        parse_torrent(b"d4:info" + b"l" * 5000 + b"12:piece layersdee")
+
+
+def test_what_nobody_signed_is_not_taken_along() -> None:
+    torrent = build_torrent("runtime", make_files({"a": b"1", "b": b"2"}))
+    info_hash = parse_torrent(torrent).info_hash
+    info = torrent.removeprefix(b"d4:info").removesuffix(b"12:piece layersdee")
+    for more in (
+        b"d8:announce12:http://10.9/4:info" + info + b"12:piece layersdee",
+        b"d4:info" + info + b"12:piece layersde8:url-list12:http://10.9/e",
+        b"d4:info" + info + info + b"12:piece layersdee",
+        torrent + b"e",
+    ):
+        with pytest.raises(ArtefactError):
+            parse_torrent(more, info_hash)
+
+
+def test_a_key_given_twice_does_not_pass_for_what_was_signed() -> None:
+    """Of two values we would take the last, libtorrent perhaps the first."""
+    good = build_torrent("runtime", make_files({"a": b"1", "b": b"2"}))
+    evil = build_torrent("runtime", make_files({"a": b"3", "b": b"4"}))
+    tree_end = good.index(b"12:meta version")
+    twice = evil[:tree_end] + good[good.index(b"9:file tree") :]
+    with pytest.raises(ArtefactError):
+        parse_torrent(twice, parse_torrent(good).info_hash)
+    with pytest.raises(ArtefactError, match="one right way"):
+        parse_torrent(twice)
+
+
+def test_what_was_not_signed_is_not_even_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torrentfile, "_bdecode", None)
+    with pytest.raises(ArtefactError, match="which was signed"):
+        parse_torrent(b"d4:info" + b"l" + b"le" * 1000 + b"e" + b"12:piece layersdee", "0" * 64)
 
 
 @pytest.mark.parametrize(
