@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Collection
 from enum import StrEnum
 
@@ -15,6 +16,10 @@ from bladeroot.errors import DepotError, InventoryError, TrustError
 
 MANIFEST_VERSION = 1
 MANIFEST_LIMIT_BYTES = 8 << 20
+MAX_SIGNATURES = 8
+MAX_SIGNED_CONTAINERS = 32
+"""Lists and maps in an encoded `SignedManifest` (its body is bytes)."""
+_KEY_ID = re.compile(r"[0-9a-f]{2,64}")
 
 
 class ArtefactKind(StrEnum):
@@ -97,8 +102,14 @@ class OverlayIndex:
 class Signature:
     """`key_id` is the public key's first 8 bytes in hexadecimal: a hint which key to try, never trusted."""
 
-    key_id: str
+    key_id: str = attrs.field()
     signature: bytes
+
+    @key_id.validator
+    def _check_key_id(self, _attribute: object, value: str) -> None:
+        # It is shown to people before anything is trusted.
+        if not _KEY_ID.fullmatch(value):
+            raise ValueError(f"not a key's id: {value[:40]!a}")
 
 
 @frozen(kw_only=True)
@@ -106,7 +117,13 @@ class SignedManifest:
     """The exact bytes that were signed, and by whom. Several signatures are for rotating keys."""
 
     body: bytes
-    signatures: tuple[Signature, ...]
+    signatures: tuple[Signature, ...] = attrs.field()
+
+    @signatures.validator
+    def _check_signatures(self, _attribute: object, value: tuple[Signature, ...]) -> None:
+        # Each is tried with each key over all of the body.
+        if len(value) > MAX_SIGNATURES:
+            raise ValueError(f"{len(value)} signatures, more than {MAX_SIGNATURES}")
 
     @property
     def hash(self) -> str:

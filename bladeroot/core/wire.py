@@ -8,6 +8,7 @@ the class does not have are passed over, so that an older blade reads a newer ro
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 from typing import Any, TypeVar
 
@@ -48,13 +49,21 @@ def encode(message: Any) -> bytes:
     return packed
 
 
-def decode(message_class: type[_Message], data: bytes, limit_bytes: int) -> _Message:
-    """The message that the bytes are. Raises NetworkError for anything else, or for more than the limit."""
+def decode(
+    message_class: type[_Message], data: bytes, limit_bytes: int, *, most_containers: int | None = None
+) -> _Message:
+    """
+    The message that the bytes are. Raises NetworkError for anything else, or for more than the limit.
+
+    `most_containers` (lists and maps) is for large messages from anybody: an empty list is one byte here,
+    and 64 in memory.
+    """
     name = message_class.__name__
     if len(data) > limit_bytes:
         raise NetworkError(f"{name} of {len(data)} bytes is larger than the limit of {limit_bytes}")
     try:
-        plain = msgpack.unpackb(data, raw=False, strict_map_key=True)
+        hooks = {} if most_containers is None else _make_counting_hooks(most_containers)
+        plain = msgpack.unpackb(data, raw=False, strict_map_key=True, **hooks)
         return _converter.structure(plain, message_class)
     except BladerootError as error:
         raise NetworkError(f"{name}: {error}", error.hint) from error
@@ -68,3 +77,16 @@ def decode(message_class: type[_Message], data: bytes, limit_bytes: int) -> _Mes
         cattrs.errors.BaseValidationError,
     ) as error:
         raise NetworkError(f"not a valid {name}: {error}", _DAMAGE_HINT) from error
+
+
+def _make_counting_hooks(most: int) -> dict[str, Callable[[Any], Any]]:
+    left = most
+
+    def count(container: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise ValueError(f"more than {most} lists and maps")
+        return container
+
+    return {"list_hook": count, "object_hook": count}

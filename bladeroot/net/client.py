@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import http.client
+import io
 import json
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from ipaddress import ip_address
 from typing import Any, TypeVar
 
 from attrs import frozen
 
 from bladeroot.core import wire
 from bladeroot.core.claims import CLAIM_LIMIT_BYTES, Claim
-from bladeroot.core.manifest import MANIFEST_LIMIT_BYTES, SignedManifest
+from bladeroot.core.cluster import NAME_PATTERN
+from bladeroot.core.manifest import MANIFEST_LIMIT_BYTES, MAX_SIGNED_CONTAINERS, SignedManifest
 from bladeroot.core.reports import GenerationList, PeerList, Report, parse_event
 from bladeroot.core.torrentfile import MAX_TORRENT_BYTES
 from bladeroot.errors import NetworkError
@@ -26,6 +30,7 @@ _LIST_LIMIT_BYTES = 64 << 10
 _STATUS_LIMIT_BYTES = 8 << 20
 _EVENT_LIMIT_BYTES = 128 << 10
 _SIGNED_LIMIT_BYTES = MANIFEST_LIMIT_BYTES + (64 << 10)
+_MOST_PEERS = 64
 _CHUNK_BYTES = 64 << 10
 _DOWN_HINT = "is it still up? `bladeroot status` shows which roots there are"
 
@@ -54,16 +59,16 @@ class RootClient:
     def manifest(self, serial: int) -> SignedManifest:
         """A generation's manifest, for `core.manifest.accept_manifest`."""
         path = f"/v1/generations/{serial}/manifest"
-        return self._get_message(SignedManifest, path, _SIGNED_LIMIT_BYTES)
+        return self._get_message(SignedManifest, path, _SIGNED_LIMIT_BYTES, MAX_SIGNED_CONTAINERS)
 
     def torrent(self, info_hash: str) -> bytes:
         """An artefact's torrent file, for `core.torrentfile.parse_torrent` with the signed info-hash."""
         return self._request("GET", f"/v1/torrents/{info_hash}", MAX_TORRENT_BYTES)
 
     def peers(self, info_hash: str) -> list[Address]:
-        """A few members of the artefact's swarm, the root itself among them."""
+        """A few members of the artefact's swarm, the root among them. What is no address is left out."""
         found = self._get_message(PeerList, f"/v1/peers/{info_hash}", _LIST_LIMIT_BYTES)
-        return [(address, port) for address, port in found.peers]
+        return [(address, port) for address, port in found.peers if _is_address(address, port)][:_MOST_PEERS]
 
     def report(self, report: Report) -> None:
         """Tell the root (see `core.reports.plan_reports`). A report that is sent twice counts once."""
@@ -92,40 +97,45 @@ class RootClient:
                 while line := response.readline(_EVENT_LIMIT_BYTES):
                     if line.startswith(b"data: "):
                         yield self._parse_event(line[6:])
-            except (OSError, http.client.HTTPException) as error:
+            except (OSError, http.client.HTTPException, UnicodeError) as error:
                 raise self._explain(what, _say(error)) from error
         raise self._explain(what, "the stream ended")
 
     def _parse_event(self, data: bytes) -> Event:
         try:
             mapping = json.loads(data)
-            return parse_event(mapping, str(mapping.get("subject", ""))[:64])
+            subject = str(mapping.get("subject", ""))
+            return parse_event(mapping, subject if NAME_PATTERN.fullmatch(subject) else "")
         except (ValueError, AttributeError, RecursionError) as error:
             raise self._explain("GET /v1/events", f"not an event: {error}") from error
 
-    def _get_message(self, message_class: type[_Message], path: str, limit_bytes: int) -> _Message:
+    def _get_message(
+        self,
+        message_class: type[_Message],
+        path: str,
+        limit_bytes: int,
+        most_containers: int | None = None,
+    ) -> _Message:
         data = self._request("GET", path, limit_bytes)
         try:
-            return wire.decode(message_class, data, limit_bytes)
+            return wire.decode(message_class, data, limit_bytes, most_containers=most_containers)
         except NetworkError as error:
             raise self._explain(f"GET {path}", str(error)) from error
 
     def _request(self, method: str, path: str, limit_bytes: int, body: bytes | None = None) -> bytes:
-        what, until = f"{method} {path}", time.monotonic() + self.timeout_s
+        what = f"{method} {path}"
         headers = {"Content-Type": "application/x-msgpack"} if body is not None else {}
-        with closing(http.client.HTTPConnection(self.host, self.port, timeout=self.timeout_s)) as connection:
-            try:
+        try:
+            with closing(_Connection(self.host, self.port, timeout=self.timeout_s)) as connection:
                 connection.request(method, path, body=body, headers=headers)
-                response = connection.getresponse()
-                data = bytearray()
-                while chunk := response.read1(_CHUNK_BYTES):
-                    data += chunk
-                    if len(data) > limit_bytes:
-                        raise self._explain(what, f"answer is larger than {limit_bytes} bytes")
-                    if time.monotonic() > until:
-                        raise self._explain(what, f"not complete after {self.timeout_s:g} s")
-            except (OSError, http.client.HTTPException) as error:
-                raise self._explain(what, _say(error)) from error
+                with connection.getresponse() as response:
+                    data = bytearray()
+                    while chunk := response.read1(_CHUNK_BYTES):
+                        data += chunk
+                        if len(data) > limit_bytes:
+                            raise self._explain(what, f"answer is larger than {limit_bytes} bytes")
+        except (OSError, http.client.HTTPException, UnicodeError) as error:
+            raise self._explain(what, _say(error)) from error
         if not 200 <= response.status < 300:
             said = bytes(data[:200]).decode(errors="replace").strip()
             raise self._explain(what, f"answered {response.status} {said}".strip())
@@ -134,7 +144,52 @@ class RootClient:
     def _explain(self, what: str, why: str) -> NetworkError:
         shown = what if len(what) <= 60 else what[:57] + "..."
         clean = "".join(character if character.isprintable() else " " for character in why[:300])
-        return NetworkError(f"{self.host}:{self.port}: {shown}: {clean}", _DOWN_HINT)
+        where = f"[{self.host}]" if ":" in self.host else self.host
+        return NetworkError(f"{where}:{self.port}: {shown}: {clean}", _DOWN_HINT)
+
+
+class _Response(http.client.HTTPResponse):
+    """An answer that is read until the deadline, however many bytes come in between: headers, too."""
+
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self.fp.close()
+        self.fp = io.BufferedReader(_UntilDeadline(sock))  # one that keeps the socket, as the first did
+
+
+class _Connection(http.client.HTTPConnection):
+    response_class = _Response
+
+
+class _UntilDeadline(io.RawIOBase):
+    """What a socket receives until its timeout has passed since this was made."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._stream = sock.makefile("rb", buffering=0)
+        self._until = time.monotonic() + (sock.gettimeout() or 0)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        left_s = self._until - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError
+        self._socket.settimeout(left_s)
+        return self._stream.readinto(buffer) or 0
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+
+def _is_address(address: str, port: int) -> bool:
+    try:
+        ip_address(address)
+    except ValueError:
+        return False
+    return 0 < port < 65536
 
 
 def _say(error: Exception) -> str:

@@ -11,10 +11,10 @@ import asyncio
 import contextlib
 import errno
 import json
+import logging
 import random
-import re
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
@@ -35,19 +35,25 @@ from bladeroot.core.reports import (
     parse_report,
 )
 from bladeroot.errors import BladerootError, DepotError, NetworkError, PortTakenError
+from bladeroot.net.ranges import choose_range, read_range
 
 _Value = TypeVar("_Value")
 
+_unheard = logging.getLogger("bladeroot.net.control.aiohttp")
+"""aiohttp tells of every request that is no HTTP, with a traceback: any port scan would fill the terminal."""
+_unheard.propagate = False
+_unheard.addHandler(logging.NullHandler())
+
 _MSGPACK = "application/x-msgpack"
 _HASH = "{info_hash:[0-9a-f]{64}}"
-_CHUNK_BYTES = 1 << 20
 _PEERS_GIVEN = 12
 """Above ln N for any room; LSD and PEX find the rest."""
 _MAX_LISTENERS = 64
 _LISTENER_QUEUE = 4096
+_LISTENER_PATIENCE_S = 30.0
+"""How long a watcher may leave unread what it was sent."""
 _KEEPALIVE_S = 10.0
 _STRANGERS_TOLD = 20
-_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
 class ControlView(Protocol):
@@ -76,6 +82,7 @@ class ControlView(Protocol):
 
 
 OnReport = Callable[[Report, str], None]
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class ControlServer:
@@ -107,6 +114,7 @@ class ControlServer:
         self.port = port
         self._room = RoomState.of(view.blade_names())
         self._strangers: set[str] = set()
+        self._failures_told: set[str] = set()
         self._listeners: set[asyncio.Queue[events.Event | None]] = set()
         self._loop = asyncio.new_event_loop()
         self._started: threading.Event = threading.Event()
@@ -154,13 +162,22 @@ class ControlServer:
     def _run(self) -> None:
         try:
             self._loop.run_until_complete(self._serve())
+        except Exception as error:  # raised by whoever waits for the start; told to whoever listens later
+            self._fail(NetworkError(f"cannot serve at {self._address}:{self.port}: {error}"))
         finally:
             self._started.set()
             self._loop.run_until_complete(self._loop.shutdown_default_executor())
             self._loop.close()
 
+    def _fail(self, error: BladerootError) -> None:
+        if self._started.is_set():
+            self._reporter(events.Warned(text=f"the control service has ended: {error}"))
+        self._failure = error
+
     async def _serve(self) -> None:
-        runner = web.AppRunner(self._make_application(), access_log=None, shutdown_timeout=1.0)
+        runner = web.AppRunner(
+            self._make_application(), access_log=None, logger=_unheard, shutdown_timeout=1.0
+        )
         await runner.setup()
         try:
             site = web.TCPSite(runner, self._address, self.port)
@@ -172,12 +189,12 @@ class ControlServer:
             for queue in self._listeners:
                 queue.put_nowait(None)
         except OSError as error:
-            self._failure = _explain_binding(error, f"{self._address}:{self.port}")
+            self._fail(_explain_binding(error, f"{self._address}:{self.port}"))
         finally:
             await runner.cleanup()
 
     def _make_application(self) -> web.Application:
-        application = web.Application(client_max_size=REPORT_LIMIT_BYTES, middlewares=[_explain_errors])
+        application = web.Application(client_max_size=REPORT_LIMIT_BYTES, middlewares=[self._explain_errors])
         add = application.router.add_get
         add("/v1/claim", self._get_claim)
         add("/v1/generations", self._get_generations)
@@ -190,6 +207,26 @@ class ControlServer:
         add("/v1/status", self._get_status)
         application.router.add_post("/v1/reports", self._post_report)
         return application
+
+    @web.middleware
+    async def _explain_errors(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except (web.HTTPException, ConnectionError, TimeoutError):
+            raise
+        except DepotError as error:
+            raise web.HTTPNotFound(text=str(error)) from error
+        except NetworkError as error:
+            raise web.HTTPBadRequest(text=str(error)) from error
+        except Exception as error:
+            self._warn_of_failure(request.path, error)
+            raise web.HTTPInternalServerError(text=str(error)) from error
+
+    def _warn_of_failure(self, path: str, error: Exception) -> None:
+        text = f"could not answer {path[:80]}: {error if isinstance(error, BladerootError) else repr(error)}"
+        if text not in self._failures_told and len(self._failures_told) < _STRANGERS_TOLD:
+            self._failures_told.add(text)
+            self._reporter(events.Warned(text=text))
 
     # What the depot has
 
@@ -220,7 +257,7 @@ class ControlServer:
         """All files laid end to end, or a range of that: `runtime` is an ordinary .tar.zst so."""
         paths = self._artefact_files(request)
         sizes = await asyncio.to_thread(lambda: [path.stat().st_size for path in paths])
-        start, length, partial = _choose_range(request.headers.get("Range"), sum(sizes))
+        start, length, partial = choose_range(request.headers.get("Range"), sum(sizes))
         response = web.StreamResponse(status=206 if partial else 200)
         response.content_type = "application/octet-stream"
         response.content_length = length
@@ -230,7 +267,7 @@ class ControlServer:
             response.headers["Content-Range"] = f"bytes {start}-{start + length - 1}/{sum(sizes)}"
         await response.prepare(request)
         if request.method != "HEAD":
-            async for chunk in _read_range(paths, sizes, start, length):
+            async for chunk in read_range(paths, sizes, start, length):
                 await response.write(chunk)
         await response.write_eof()
         return response
@@ -287,6 +324,8 @@ class ControlServer:
                 queue.put_nowait(event)
             else:  # too slow to follow: it may come again and read the status
                 self._listeners.discard(queue)
+                while not queue.empty():
+                    queue.get_nowait()
                 queue.put_nowait(None)
 
     async def _get_events(self, request: web.Request) -> web.StreamResponse:
@@ -308,7 +347,8 @@ class ControlServer:
                 if event is None:
                     return response
                 data = json.dumps(events.to_mapping(event), default=str)
-                await response.write(f"data: {data}\n\n".encode())
+                async with asyncio.timeout(_LISTENER_PATIENCE_S):
+                    await response.write(f"data: {data}\n\n".encode())
         finally:
             self._listeners.discard(queue)
 
@@ -321,19 +361,6 @@ class ControlServer:
             "blades": {name: attrs.asdict(state) for name, state in self._room.blades.items()},
         }
         return web.json_response(status, dumps=lambda value: json.dumps(value, default=str))
-
-
-_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-@web.middleware
-async def _explain_errors(request: web.Request, handler: _Handler) -> web.StreamResponse:
-    try:
-        return await handler(request)
-    except DepotError as error:
-        raise web.HTTPNotFound(text=str(error)) from error
-    except NetworkError as error:
-        raise web.HTTPBadRequest(text=str(error)) from error
 
 
 def _present(value: _Value | None, otherwise: str) -> _Value:
@@ -350,43 +377,6 @@ def _own_address(request: web.Request) -> str:
     """The address that the client reached us at: the one of our several that works for it."""
     name = request.transport.get_extra_info("sockname") if request.transport else None
     return str(name[0]) if name else "127.0.0.1"
-
-
-def _choose_range(header: str | None, total: int) -> tuple[int, int, bool]:
-    """Start, length, and whether it is a part (RFC 9110, 14.2; what is not understood is ignored)."""
-    match = _RANGE.fullmatch(header.strip()) if header else None
-    if match is None or match.groups() == ("", ""):
-        return 0, total, False
-    first, last = match.groups()
-    if first == "":
-        start, end = max(0, total - int(last)), total
-    else:
-        start, end = int(first), min(total, int(last) + 1 if last else total)
-    if start >= end:
-        raise web.HTTPRequestRangeNotSatisfiable(headers={"Content-Range": f"bytes */{total}"})
-    return start, end - start, True
-
-
-async def _read_range(
-    paths: Sequence[Path], sizes: Sequence[int], start: int, length: int
-) -> AsyncIterator[bytes]:
-    for path, size in zip(paths, sizes, strict=True):
-        if start >= size:
-            start -= size
-            continue
-        with path.open("rb") as stream:
-            stream.seek(start)
-            left = min(size - start, length)
-            length -= left
-            while left:
-                chunk = await asyncio.to_thread(stream.read, min(_CHUNK_BYTES, left))
-                if not chunk:
-                    raise DepotError(f"{path} became shorter")
-                left -= len(chunk)
-                yield chunk
-        start = 0
-        if not length:
-            return
 
 
 def _explain_binding(error: OSError, where: str) -> NetworkError:

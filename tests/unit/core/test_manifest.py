@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from bladeroot.core import wire
 from bladeroot.core.cluster import Blade, Cluster, Role
 from bladeroot.core.manifest import (
+    MAX_SIGNATURES,
+    MAX_SIGNED_CONTAINERS,
     Artefact,
     ArtefactKind,
     Manifest,
@@ -140,6 +142,34 @@ def test_numbers_are_not_made_of_strings() -> None:
     plain = wire.encode(attrs.evolve(MANIFEST)).replace(b"\xa6serial\x07", b"\xa6serial\xa17")
     with pytest.raises(NetworkError, match="expected int, found str"):
         wire.decode(Manifest, plain, 1 << 20)
+
+
+def test_who_signed_is_nothing_that_could_steer_a_terminal() -> None:
+    forged = wire.encode(sign_manifest(MANIFEST, OTHER_KEY)).replace(
+        OTHER_KEY.public_key.key_id.encode(), b"\x1b[2J\x1b]0;own!\x07\x07\x07\x07"
+    )
+    with pytest.raises(NetworkError, match="not a key's id") as caught:
+        wire.decode(SignedManifest, forged, 1 << 20)
+    assert str(caught.value).isprintable()
+
+
+def test_signatures_are_few() -> None:
+    signed = sign_manifest(MANIFEST, KEY)
+    many = {"body": signed.body, "signatures": [attrs.asdict(signed.signatures[0])] * (MAX_SIGNATURES + 1)}
+    with pytest.raises(NetworkError, match="9 signatures"):
+        wire.decode(SignedManifest, wire.encode(many), 1 << 20)
+
+
+def test_a_large_message_of_nothing_but_lists_is_given_up_early() -> None:
+    most = sign_manifest(MANIFEST, KEY)
+    most = attrs.evolve(most, signatures=most.signatures * MAX_SIGNATURES)
+    data = wire.encode(most)
+    assert (
+        wire.decode(SignedManifest, data, len(data), most_containers=MAX_SIGNED_CONTAINERS).hash == most.hash
+    )
+    bomb = b"\xdd" + (1 << 20).to_bytes(4, "big") + b"\x90" * (1 << 20)
+    with pytest.raises(NetworkError, match="more than 32 lists and maps"):
+        wire.decode(SignedManifest, bomb, 8 << 20, most_containers=MAX_SIGNED_CONTAINERS)
 
 
 def test_a_key_of_a_newer_version_is_passed_over() -> None:
