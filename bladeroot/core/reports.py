@@ -8,6 +8,7 @@ Reports come from anybody on the network: they are bounded, checked, and never b
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
@@ -72,8 +73,8 @@ def plan_reports(template: Report, pending: Iterable[events.Event]) -> list[Repo
     """
     Events as reports that are each within the limits, `template.sequence` counting on from its own.
 
-    Texts that are too long are shortened. At least one report: a blade without news
-    still says that it is there.
+    Texts that are too long are shortened, and bytes in them that are not UTF-8 (of a file's name) are
+    replaced. At least one report: a blade without news still says that it is there.
     """
     reports: list[Report] = []
     batch: list[dict[str, Any]] = []
@@ -138,6 +139,8 @@ def _clean(value: Any, depth: int = 0) -> Any:
         if len(value) > MAX_TEXT:
             raise NetworkError(f"event with a text of {len(value)} characters")
         return "".join(character if character.isprintable() else " " for character in value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise NetworkError("event with a number that is none")
     if value is None or isinstance(value, bool | float):
         return value
     if isinstance(value, int):
@@ -153,11 +156,16 @@ def _clean(value: Any, depth: int = 0) -> Any:
 
 def _shorten(value: Any) -> Any:
     if isinstance(value, str):
-        return value if len(value) <= MAX_TEXT else value[: MAX_TEXT - 1] + "…"
+        text = value if value.isascii() else value.encode(errors="replace").decode()
+        return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
     if isinstance(value, list | tuple):
         return [_shorten(item) for item in value]
     if isinstance(value, Mapping):
-        return {str(key): _shorten(item) for key, item in value.items()}
+        return {_shorten(str(key)): _shorten(item) for key, item in value.items()}
+    if isinstance(value, int) and not -_LARGEST <= value <= _LARGEST:
+        return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     if value is None or isinstance(value, bool | int | float):
         return value
     return _shorten(str(value))

@@ -1,7 +1,8 @@
 """
 Telling the root what happens here: events, gathered and sent about once a second.
 
-Reports are for people and for finding peers. A root that does not answer costs nothing but being shown.
+Reports are for people and for finding peers. A root that does not answer costs nothing but being shown,
+and nothing that goes wrong here ends the work that is reported.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ import attrs
 
 from bladeroot.core.reports import Report, plan_reports
 from bladeroot.errors import NetworkError
-from bladeroot.events import Event, Progress, SwarmStats
+from bladeroot.events import Event, Progress, SwarmStats, Warned
 from bladeroot.net.client import RootClient
 
 _INTERVAL_S = 1.0
 _MOST_PENDING = 500
+_ANY_REPORT = Report(cluster_id="", blade="", session="", sequence=1)
 
 
 class RootReporter:
@@ -90,15 +92,31 @@ class RootReporter:
         with self._lock:
             events, wants = tuple(self._pending), tuple(sorted(self._wants()))
             self._pending.clear()
-        reports = plan_reports(attrs.evolve(self._next, wants=wants), events)
+        reports = self._plan(events, wants)
         try:
             for report in reports:
                 self._client.report(report)
         except NetworkError:
             with self._lock:
-                self._pending.extendleft(reversed(events[-(_MOST_PENDING - len(self._pending)) :]))
+                room = _MOST_PENDING - len(self._pending)
+                self._pending.extendleft(reversed(events[max(0, len(events) - room) :]))
             # A report that did arrive is known by its number: sending it again would be passed over.
         self._next = attrs.evolve(self._next, sequence=reports[-1].sequence + 1)
+
+    def _plan(self, events: tuple[Event, ...], wants: tuple[str, ...]) -> list[Report]:
+        template = attrs.evolve(self._next, wants=wants)
+        try:
+            return plan_reports(template, events)
+        except Exception:  # a fact that is no plain value, …: not worth an install
+            return plan_reports(template, map(_make_tellable, events))
+
+
+def _make_tellable(event: Event) -> Event:
+    try:
+        plan_reports(_ANY_REPORT, [event])
+    except Exception as error:
+        return Warned(text=f"a {type(event).__name__} could not be told to the root: {error!r}")
+    return event
 
 
 def _topic(event: Event) -> tuple[type[Event], str]:

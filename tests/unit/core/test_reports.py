@@ -168,3 +168,18 @@ def test_the_same_events_give_the_same_room_by_either_way() -> None:
         watched = watched.with_event(attrs.evolve(event, subject="blade01"))
     seen = watched.blades["blade01"]
     assert (seen.phase, seen.step, seen.exit_code) == (reported.phase, reported.step, 41)
+
+
+def test_names_that_are_not_utf8_and_odd_numbers_do_not_keep_a_report_from_being_made() -> None:
+    facts = {"path\udcff": "\udcff", "large": 2**64, "none": float("nan"), "endless": float("inf")}
+    (report,) = plan_reports(REPORT, [events.Note(text="bad\udcffname"), events.Finished(facts=facts)])
+    _, (note, finished) = parse_report(wire.encode(report))
+    assert note == events.Note(text="bad?name", subject="blade01")
+    assert isinstance(finished, events.Finished)
+    assert finished.facts == {"path?": "?", "large": str(2**64), "none": None, "endless": None}
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_a_number_that_json_does_not_have_is_refused(number: float) -> None:
+    with pytest.raises(NetworkError, match="a number that is none"):
+        parse_report(with_events({"event": "StepFinished", "step": "s", "duration_s": number}))

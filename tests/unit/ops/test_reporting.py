@@ -1,0 +1,72 @@
+"""Reporting to a root that does not answer, and of things that cannot be told."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import cast
+
+import attrs
+import pytest
+
+from bladeroot.core.reports import Report
+from bladeroot.errors import NetworkError
+from bladeroot.events import Event, Finished, Note, Warned, from_mapping
+from bladeroot.net.client import RootClient
+from bladeroot.ops import reporting
+from bladeroot.ops.reporting import RootReporter
+
+TIMEOUT_S = 30.0
+
+
+@attrs.define(eq=False)
+class FakeRoot:
+    """Takes reports once it answers."""
+
+    answers: bool = True
+    asked: threading.Event = attrs.field(factory=threading.Event)
+    heard: list[Event] = attrs.field(factory=list)
+
+    def report(self, report: Report) -> None:
+        self.asked.set()
+        if not self.answers:
+            raise NetworkError("nobody there")
+        self.heard += [from_mapping(event) for event in report.events]
+
+
+def report_to(root: FakeRoot) -> RootReporter:
+    client = cast(RootClient, root)
+    return RootReporter(client, cluster_id="0" * 32, blade="blade01", swarm_port=1, wants=set)
+
+
+def test_what_cannot_be_told_ends_neither_the_work_nor_the_reporting() -> None:
+    root = FakeRoot()
+    with report_to(root) as reporter:
+        reporter(Note(text="before"))
+        reporter(Finished(facts={"odd": {(): 1}, "worse": {object(): _Untellable()}}))
+        until = time.monotonic() + TIMEOUT_S
+        while len(root.heard) < 2 and time.monotonic() < until:
+            time.sleep(0.01)
+        reporter(Note(text="still here"))
+    text = "a Finished could not be told to the root: ValueError('cannot be told')"
+    assert root.heard == [Note(text="before"), Warned(text=text), Note(text="still here")]
+
+
+class _Untellable:
+    def __str__(self) -> str:
+        raise ValueError("cannot be told")
+
+
+def test_of_more_than_can_wait_the_newest_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reporting, "_INTERVAL_S", 0.001)
+    root = FakeRoot(answers=False)
+    with report_to(root) as reporter:
+        for number in range(3 * reporting._MOST_PENDING):
+            reporter(Note(text=str(number)))
+        root.asked.clear()
+        assert root.asked.wait(TIMEOUT_S)
+        root.asked.clear()
+        assert root.asked.wait(TIMEOUT_S)
+        root.answers = True
+    assert root.heard[-1] == Note(text=str(3 * reporting._MOST_PENDING - 1))
+    assert len(root.heard) == reporting._MOST_PENDING
