@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import contextlib
 import os
 import stat
@@ -86,7 +85,7 @@ def read_secret_key(path: Path, ask_passphrase: AskPassphrase) -> SecretKey:
         if len(words) == 3 and words[0] == "argon2id":
             salt, box = _decode(words[1]), _decode(words[2])
             return signing.unseal(salt, box, ask_passphrase(f"Passphrase of {path}: "))
-    except binascii.Error:
+    except ValueError:
         pass
     raise SigningKeyError(f"{path} is damaged: not a {_SECRET}", "restore it from your backup")
 
@@ -96,7 +95,7 @@ def read_public_key(path: Path) -> PublicKey:
     words = _read_words(path, _PUBLIC, private=False)
     try:
         return PublicKey(_decode(words[0]))
-    except (binascii.Error, IndexError):
+    except (ValueError, IndexError):
         raise SigningKeyError(f"{path} is damaged: not a {_PUBLIC}") from None
 
 

@@ -123,3 +123,15 @@ def test_where_the_key_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_public_key_is_its_32_bytes() -> None:
     with pytest.raises(SigningKeyError):
         PublicKey(b"short")
+
+
+@pytest.mark.parametrize("body", [b"plain \xc3\xa9\xff", b"argon2id AAAA \xff", b"argon2id AAAA AAAA"])
+def test_a_key_file_with_rubbish_in_it_is_damaged(tmp_path: Path, body: bytes) -> None:
+    secret, public = tmp_path / "lab.key", tmp_path / "lab.pub"
+    secret.touch(mode=0o600)
+    secret.write_bytes(b"bladeroot-secret-key-v1 " + body + b"\n")
+    public.write_bytes(b"bladeroot-public-key-v1 " + body.split()[-1] + b"\n")
+    with pytest.raises(SigningKeyError):
+        keys.read_secret_key(secret, lambda _prompt: "pass")
+    with pytest.raises(SigningKeyError):
+        keys.read_public_key(public)
