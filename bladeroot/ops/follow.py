@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import threading
 from collections.abc import Iterator
@@ -86,11 +87,12 @@ def find_root(
 
 
 def parse_address(text: str, default_port: int) -> tuple[str, int]:
-    """`host`, `host:port` or `[ipv6]:port`. Raises UsageError."""
-    host, separator, port = text.rpartition(":") if "]" not in text or "]:" in text else (text, "", "")
+    """`host`, `host:port`, `[ipv6]:port` or an IPv6 address. Raises UsageError."""
+    bare = text.endswith("]") or (text.count(":") > 1 and not text.startswith("["))
+    host, separator, port = (text, "", "") if bare else text.rpartition(":")
     if not separator:
         host, port = text, str(default_port)
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+    if not host or not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 65536:
         raise UsageError(f"not the address of a root: {text!r}", "write it as HOST:PORT")
     return host.strip("[]"), int(port)
 
