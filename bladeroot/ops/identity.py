@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bladeroot.host.files import write_atomically
+from bladeroot.host.mounts import mounted_chroot
 from bladeroot.host.run import run
 
 _HOST_KEYS = "ssh_host_*_key*"
@@ -48,7 +49,8 @@ def write_host_keys(slot: Path, identity: Path) -> bool:
     for stale in ssh.glob(_HOST_KEYS):
         stale.unlink()
     if not any(identity.glob(_HOST_KEYS)):
-        run(["chroot", slot, "/usr/bin/ssh-keygen", "-A"], timeout_s=_KEYGEN_TIMEOUT_S)
+        with mounted_chroot(slot):  # it wants /dev/null, which a captured tree does not have
+            run(["chroot", slot, "/usr/bin/ssh-keygen", "-A"], timeout_s=_KEYGEN_TIMEOUT_S)
         for key in sorted(ssh.glob(_HOST_KEYS)):
             _copy_key(key, identity)
     for key in sorted(identity.glob(_HOST_KEYS)):

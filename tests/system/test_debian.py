@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ import pytest
 from bladeroot.core.cluster import GIB, MIB, Blade, Layout
 from bladeroot.core.manifest import ArtefactKind
 from bladeroot.core.splitting import Part
+from bladeroot.host.mounts import mounted
 from bladeroot.host.run import PIPE, run, start_process
+from bladeroot.ops.identity import write_host_keys
 from bladeroot.ops.publish import plan_publish
 from tests.system.test_install import install_blade, look_into
 from tests.toycluster import ToyCluster, make_cluster
@@ -85,3 +88,24 @@ def test_an_installed_blade_is_the_snapshot_and_its_overlay(
 
 def test_publishing_it_again_gives_the_same_artefacts(cluster: ToyCluster) -> None:
     assert cluster.publish() == cluster.manifest
+
+
+def test_host_keys_are_made_in_a_tree_without_devices_and_kept_afterwards(
+    debian_snapshot: Path, tmp_path: Path
+) -> None:
+    upper, tree, identity = tmp_path / "upper", tmp_path / "tree", tmp_path / "identity"
+    for directory in (upper, tmp_path / "work", identity):
+        directory.mkdir()
+    layers = [f"lowerdir={debian_snapshot}", f"upperdir={upper}", f"workdir={tmp_path / 'work'}"]
+    with mounted(Path("overlay"), tree, filesystem="overlay", options=layers):
+        for device in (tree / "dev").iterdir():  # as in a captured tree
+            run(["rm", "-rf", device])
+        assert write_host_keys(tree, identity)
+        made = {path.name: path.read_bytes() for path in tree.glob("etc/ssh/ssh_host_*")}
+        assert len(made) >= 4
+        assert not list((tree / "dev").iterdir())
+        run(["rm", "-rf", *tree.glob("etc/ssh/ssh_host_*")])
+        assert write_host_keys(tree, identity)
+        assert {path.name: path.read_bytes() for path in tree.glob("etc/ssh/ssh_host_*")} == made
+        modes = {stat.S_IMODE(path.stat().st_mode) for path in tree.glob("etc/ssh/ssh_host_*_key")}
+        assert modes == {0o600}
