@@ -194,8 +194,8 @@ def take_root_role(
     for other in heard.claims:
         reporter(Warned(text=f"there is another root: {other}", hint="stop one of the two"))
     epoch = max((claim.epoch for claim in heard.claims), default=0) + 1
-    role._start_claim(blade, epoch, priority, port)
     with ControlServer(role, cluster_id=cluster_id, port=port, reporter=reporter) as server:
+        claim = role._start_claim(blade, epoch, priority, server.port)
         role._server = server
 
         def report(event: Event) -> None:
@@ -205,7 +205,7 @@ def take_root_role(
         with _start_swarm(upload_limit, report) as swarm:
             role._swarm = swarm
             role._seed(swarm)
-            with announce(role._start_claim(blade, epoch, priority, server.port)) as announcement:
+            with announce(claim) as announcement:
                 role._announcement = announcement
                 newest = role.newest
                 what = f"{newest.cluster_name} with generation {newest.serial}"

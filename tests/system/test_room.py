@@ -137,3 +137,12 @@ def test_publishing_and_promoting_in_one_go(toy: ToyCluster, network: LabNetwork
         root.stop()
     assert facts["serial"] == 1
     assert Depot(tmp_path / "depot").serials() == [1]
+
+
+def test_a_root_on_any_free_port_is_found(toy: ToyCluster, network: LabNetwork, tmp_path: Path) -> None:
+    with open_room(network, toy.folder.path, tmp_path, lambda _event: None) as room:
+        root = room.start_root(toy.depot.path, ["--port", "0"])
+        room.start_blade(BLADES[0], DISK_SIZE_BYTES)
+        facts = room.wait_for_blades(root, _TIMEOUT_S)[BLADES[0]]
+        root.stop()
+    assert facts["serial"] == toy.depot.serials()[-1]
