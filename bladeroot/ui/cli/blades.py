@@ -35,6 +35,7 @@ def add_parser(verbs: Verbs) -> None:
         f"`bladeroot publish`.\n{_NODESETS}",
         files=[("cluster.toml", "in the cluster folder; edited in place, comments and order stay")],
         errors=[ConfigError, InventoryError],
+        see="`bladeroot help publish`, `bladeroot help overlay`",
     )
     actions = add_verbs(parser)
     _add_list(actions)
@@ -80,14 +81,18 @@ of a range that counts up within its network.
         ],
     )
     parser.add_argument("nodeset", metavar="NODESET", help="their names")
-    parser.add_argument("--role", help="their role (may be left out where there is only one)")
+    parser.add_argument("--role", help="their role (default: the only one)")
     parser.add_argument("--mac", action="append", default=[], help="a MAC address; may be repeated")
     parser.add_argument("--address", metavar="ADDRESS/PREFIX", help="the address of the first one")
     parser.add_argument("--uuid", help="the SMBIOS UUID, of a single blade")
-    parser.add_argument("--disk", default="only", metavar="RULE", help="a table of [disks] (only)")
-    parser.add_argument("--layout", default="default", help="a table of [layouts] (default)")
+    parser.add_argument("--disk", default="only", metavar="RULE", help="a table of [disks] (default: only)")
+    parser.add_argument(
+        "--layout", default="default", metavar="NAME", help="a table of [layouts] (default: default)"
+    )
     parser.add_argument("--rack", help="where they stand")
-    parser.add_argument("--priority", type=int, default=0, help="higher becomes root first (0)")
+    parser.add_argument(
+        "--priority", type=int, default=0, metavar="N", help="higher becomes root first (default: 0)"
+    )
     parser.add_argument(
         "--fact", action="append", default=[], metavar="NAME=VALUE", help="for templates; may be repeated"
     )
@@ -166,7 +171,7 @@ removed.
         ],
     )
     parser.add_argument("file", metavar="FILE", help="the file, or - for standard input")
-    parser.add_argument("--role", help="the role of blades that the file gives none")
+    parser.add_argument("--role", help="the role of blades that the file gives none (default: the only one)")
     parser.add_argument(
         "--prefix", type=int, metavar="LENGTH", help="the prefix length of addresses without one"
     )
@@ -183,7 +188,8 @@ def _add_export(actions: Verbs) -> None:
         examples=[("bladeroot blades export --format hosts >> /etc/hosts", "names for this machine")],
     )
     parser.add_argument("nodeset", nargs="?", metavar="NODESET", help="which blades (default: all)")
-    parser.add_argument("--format", choices=_EXPORT_FORMATS, default="csv", help="the format (csv)")
+    formats = f"{', '.join(_EXPORT_FORMATS)} (default: csv)"
+    parser.add_argument("--format", choices=_EXPORT_FORMATS, default="csv", metavar="FORMAT", help=formats)
 
 
 def run_list(args: argparse.Namespace, out: Output) -> int:

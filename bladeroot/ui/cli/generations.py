@@ -18,7 +18,7 @@ from bladeroot.errors import (
     TrustError,
     UsageError,
 )
-from bladeroot.ui.cli.options import find_folder_if_any, open_depot
+from bladeroot.ui.cli.options import find_folder_if_any, open_depot, parse_count
 from bladeroot.ui.cli.output import Output, make_facts, make_table
 from bladeroot.ui.cli.parser import Verbs, add_dry_run, add_verb, add_verbs
 
@@ -40,6 +40,7 @@ def add_parser(verbs: Verbs) -> None:
         description="A generation is an immutable, signed, numbered release; its number is its serial.",
         files=[("/var/lib/bladeroot/", "the depot")],
         errors=[DepotError],
+        see="`bladeroot help publish`",
     )
     actions = add_verbs(parser)
     _add_list(actions)
@@ -57,6 +58,10 @@ def _add_list(actions: Verbs) -> None:
         summary="the generations in the depot, newest first",
         description="SIGNED says whether a key that this cluster trusts signed it (unchecked: there is no "
         "cluster folder here to check with); WHOLE, whether all its artefacts are here.",
+        examples=[
+            ("bladeroot generations list", "what this machine can seed, install from and be root with"),
+            ("bladeroot generations list --json | jq '.[0].serial'", "the newest serial, for a script"),
+        ],
     )
 
 
@@ -66,8 +71,9 @@ def _add_show(actions: Verbs) -> None:
         "show",
         run=run_show,
         summary="what a generation consists of",
+        examples=[("bladeroot generations show 7", "its artefacts and blades")],
     )
-    parser.add_argument("serial", type=_serial, metavar="N", help="its serial")
+    parser.add_argument("serial", type=parse_count, metavar="N", help="its serial")
 
 
 def _add_verify(actions: Verbs) -> None:
@@ -78,9 +84,10 @@ def _add_verify(actions: Verbs) -> None:
         summary="read generations through and check signatures and hashes",
         description="A damaged artefact is not offered to others any more, and the next install or publish "
         "fetches or makes again what is damaged of it.",
+        examples=[("bladeroot generations verify", "all of them; ends with an error if one is not sound")],
         errors=[DepotError, ArtefactError, TrustError],
     )
-    parser.add_argument("serial", nargs="?", type=_serial, metavar="N", help="one serial (default: all)")
+    parser.add_argument("serial", nargs="?", type=parse_count, metavar="N", help="one serial (default: all)")
 
 
 def _add_prune(actions: Verbs) -> None:
@@ -92,7 +99,11 @@ def _add_prune(actions: Verbs) -> None:
         examples=[("bladeroot generations prune --keep 2 --dry-run", "see what would go")],
     )
     parser.add_argument(
-        "--keep", type=_serial, default=_DEFAULT_KEEP, metavar="K", help=f"how many stay ({_DEFAULT_KEEP})"
+        "--keep",
+        type=parse_count,
+        default=_DEFAULT_KEEP,
+        metavar="K",
+        help=f"how many stay (default: {_DEFAULT_KEEP})",
     )
     add_dry_run(parser)
 
@@ -108,11 +119,11 @@ def _add_export(actions: Verbs) -> None:
         examples=[
             ("bladeroot generations export 7 runtime > runtime.tar.zst", "an ordinary tarball"),
             ("bladeroot generations export 7 runtime | tar --zstd -tv", "what is in it"),
-            ("bladeroot generations export 7 overlays --file web01.tar.zst | tar --zstd -tv", "one overlay"),
+            ("bladeroot generations export 7 overlays --file web01.tar.zst -o o.tar.zst", "one overlay"),
         ],
         errors=[DepotError, ArtefactError],
     )
-    parser.add_argument("serial", type=_serial, metavar="N", help="its serial")
+    parser.add_argument("serial", type=parse_count, metavar="N", help="its serial")
     parser.add_argument("kind", choices=_KINDS, metavar="KIND", help=", ".join(_KINDS))
     parser.add_argument("--file", metavar="NAME", help="one file of the artefact alone")
     parser.add_argument(
@@ -229,12 +240,6 @@ def _export(depot: Depot, artefact: Artefact, file: str | None, stream: IO[bytes
         write_artefact(depot, artefact, stream.write)
     else:
         stream.write(depot.read_file(artefact.info_hash, file))
-
-
-def _serial(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"not a whole number from 1 on: {text!r}")
-    return int(text)
 
 
 def _find_trust(args: argparse.Namespace) -> Trust | None:

@@ -37,7 +37,7 @@ An existing folder or key is never touched, and nothing is left behind if it fai
         examples=[
             ("bladeroot init", "a cluster in /etc/bladeroot, to be filled with `bladeroot blades`"),
             (
-                "bladeroot init lab --role web --role db --blades 'web[01-06]=web' --blades 'db[1-2]=db'",
+                "bladeroot init lab --blades 'web[01-06]=web' --blades 'db[1-2]=db'",
                 "a cluster folder ./lab with eight blades in two roles",
             ),
         ],
@@ -51,9 +51,17 @@ An existing folder or key is never touched, and nothing is left behind if it fai
         ],
         errors=[ConfigError, InventoryError, SigningKeyError],
     )
-    parser.add_argument("dir", nargs="?", type=Path, metavar="DIR", help="a new directory (/etc/bladeroot)")
+    parser.add_argument(
+        "dir", nargs="?", type=Path, metavar="DIR", help="a new directory (default: /etc/bladeroot)"
+    )
     parser.add_argument("--name", help="the cluster's name (default: the directory's)")
-    parser.add_argument("--role", action="append", default=[], metavar="NAME", help="a role; may be repeated")
+    parser.add_argument(
+        "--role",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a role without blades yet; may be repeated",
+    )
     parser.add_argument(
         "--blades",
         action="append",

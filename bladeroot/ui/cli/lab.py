@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from bladeroot.core.sizes import parse_bit_rate
 from bladeroot.errors import ClaimNotHeldError, MissingToolError, PrivilegeError
 from bladeroot.events import Event, StepFinished, StepStarted
+from bladeroot.ui.cli.options import parse_count
 from bladeroot.ui.cli.output import Output
 from bladeroot.ui.cli.parser import Verbs, add_verb, add_verbs
 
@@ -43,12 +44,14 @@ def add_parser(verbs: Verbs) -> None:
         ],
         errors=[PrivilegeError, MissingToolError, ClaimNotHeldError],
     )
-    demo.add_argument("--blades", type=int, default=8, metavar="N", help="how many blades (8)")
     demo.add_argument(
-        "--work", type=Path, default=_DEFAULT_WORK, metavar="DIR", help="where to work; is emptied first"
+        "--blades", type=parse_count, default=8, metavar="N", help="how many blades (default: 8)"
     )
     demo.add_argument(
-        "--link", metavar="RATE", help='what each link carries, in bits a second, as "1G" (no limit)'
+        "--work", type=Path, default=_DEFAULT_WORK, metavar="DIR", help="where to work, emptied first"
+    )
+    demo.add_argument(
+        "--link", metavar="RATE", help='what each link carries, in bits a second, as "1G" (default: no limit)'
     )
     demo.add_argument("--seed", type=int, metavar="N", help="draw the disk to boot the same way every time")
 

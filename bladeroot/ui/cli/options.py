@@ -51,6 +51,13 @@ def read_secret_key(args: argparse.Namespace, folder: ClusterFolder) -> SecretKe
     return folder.secret_key(ask_passphrase, args.key)
 
 
+def parse_count(text: str) -> int:
+    """A number for an option: 1 or more. Raises ArgumentTypeError, as argparse wants it."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"not a whole number from 1 on: {text!r}")
+    return int(text)
+
+
 def parse_seconds(text: str) -> float:
     """A time for an option: 0 or more seconds. Raises ValueError, as argparse wants it."""
     seconds = float(text)

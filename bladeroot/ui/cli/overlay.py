@@ -60,7 +60,7 @@ def _add_show(actions: Verbs) -> None:
             ("bladeroot overlay show web01 --file /etc/hosts", "one file as web01 will have it"),
         ],
     )
-    parser.add_argument("blade", metavar="BLADE")
+    parser.add_argument("blade", metavar="BLADE", help="its name")
     parser.add_argument("--file", metavar="PATH", help="print this file of the overlay instead of the list")
     _add_snapshot(parser)
 
@@ -75,8 +75,8 @@ def _add_diff(actions: Verbs) -> None:
         "printed where there is no difference.",
         examples=[("bladeroot overlay diff web01 cache01", "what web01 has that cache01 has not")],
     )
-    parser.add_argument("blade", metavar="A")
-    parser.add_argument("other", metavar="B")
+    parser.add_argument("blade", metavar="A", help="a blade's name")
+    parser.add_argument("other", metavar="B", help="another one's")
     _add_snapshot(parser)
 
 

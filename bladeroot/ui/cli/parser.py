@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -29,6 +30,8 @@ Run = Callable[[argparse.Namespace, "Output"], int]
 
 _PROGRAM = "bladeroot"
 _MAX_WIDTH = 100
+_COMMAND = re.compile("`[^`]+`")
+_NO_BREAK = "\N{NO-BREAK SPACE}"
 _GLOBAL_SUMMARY = (
     "--json, --cluster DIR, --depot DIR, --key FILE, -q/--quiet, -v/--verbose, --debug, -h/--help: "
     "see `bladeroot --help`"
@@ -146,7 +149,9 @@ def make_parser() -> Parser:
         description="One OS tree, the snapshot, becomes a signed generation; any blade that holds it can "
         "take the root role and have all the others installed over BitTorrent.",
     )
-    parser.add_argument("--version", action="version", version=f"bladeroot {__version__}")
+    parser.add_argument(
+        "--version", action="version", version=f"bladeroot {__version__}", help="show the version"
+    )
     parser.set_defaults(**_GLOBAL_DEFAULTS)
     return parser
 
@@ -244,7 +249,7 @@ def _manual_sections(manual: dict[str, Any], width: int) -> list[str]:
         codes = [("0", "Done."), ("2", UsageError.__doc__ or "")]
         codes += [
             (str(error.exit_code), (error.__doc__ or "").strip().splitlines()[0])
-            for error in manual["errors"]
+            for error in sorted(manual["errors"], key=lambda error: error.exit_code)
         ]
         lines = [*_columns(codes, width), "", "All of them: `bladeroot help exit-codes`"]
         parts.append(_section("EXIT CODES", lines))
@@ -258,7 +263,7 @@ def _section(heading: str, lines: Iterable[str]) -> str:
 
 
 def _fill(text: str, width: int) -> list[str]:
-    """Paragraphs wrapped; indented lines as they are."""
+    """Paragraphs wrapped, but not within a `command`; indented lines as they are."""
     lines: list[str] = []
     for paragraph in textwrap.dedent(text).strip("\n").split("\n\n"):
         if lines:
@@ -266,7 +271,8 @@ def _fill(text: str, width: int) -> list[str]:
         if any(line.startswith(" ") for line in paragraph.splitlines()):
             lines += paragraph.splitlines()
         else:
-            lines += textwrap.wrap(" ".join(paragraph.split()), width)
+            words = _COMMAND.sub(lambda match: match[0].replace(" ", _NO_BREAK), " ".join(paragraph.split()))
+            lines += [line.replace(_NO_BREAK, " ") for line in textwrap.wrap(words, width)]
     return lines
 
 

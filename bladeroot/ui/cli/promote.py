@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 from types import FrameType
 
-from bladeroot.errors import DepotError, NetworkError, PortTakenError, UsageError
+from bladeroot.errors import ConfigError, DepotError, NetworkError, PortTakenError, UsageError
 from bladeroot.ui.cli.options import open_depot, open_folder
 from bladeroot.ui.cli.output import Output
 from bladeroot.ui.cli.parser import Verbs, add_verb
@@ -30,7 +30,7 @@ def add_parser(verbs: Verbs) -> None:
             ("bladeroot promote --publish /srv/snapshots/bookworm", "publish a snapshot first"),
             ("bladeroot promote --json 2> events.jsonl", "every event as a JSON line, for programs"),
         ],
-        errors=[DepotError, PortTakenError, NetworkError],
+        errors=[ConfigError, DepotError, NetworkError, PortTakenError],
         see="`bladeroot help publish`, `bladeroot help install`, `bladeroot help status`",
     )
     parser.add_argument(

@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bladeroot.core.sizes import render_about
-from bladeroot.errors import ConfigError, NetworkError, PrivilegeError, SnapshotError, ToolError, UsageError
+from bladeroot.errors import (
+    ConfigError,
+    MissingToolError,
+    NetworkError,
+    PrivilegeError,
+    SnapshotError,
+    ToolError,
+    UsageError,
+)
 from bladeroot.ui.cli.output import Output, make_facts, with_hint
 from bladeroot.ui.cli.parser import Verbs, add_dry_run, add_verb, add_verbs
 
@@ -27,7 +35,7 @@ A snapshot is a directory tree that is an OS installation. It is maintained in p
 own package manager, and `bladeroot publish` makes a generation of it.
 """,
         errors=[SnapshotError],
-        see="`bladeroot publish`",
+        see="`bladeroot help publish`",
     )
     actions = add_verbs(parser)
     _add_debian(actions)
@@ -52,16 +60,19 @@ does it; overlays switch them off where they do not belong.
 It is made beside PATH and renamed when complete, so a failure leaves nothing.
 """,
         examples=[
-            ("bladeroot snapshot debian /srv/snapshots/debian12", "a minute or two, 0.8 GB"),
-            ("bladeroot snapshot debian /srv/web --include nginx-light,memcached", "with more packages"),
-            ("chroot /srv/web apt-get install htop", "maintained in place, later"),
+            ("bladeroot snapshot debian /srv/snapshots/bookworm", "a minute or two, 0.8 GB"),
+            (
+                "bladeroot snapshot debian /srv/snapshots/web --include nginx-light",
+                "with more packages",
+            ),
+            ("chroot /srv/snapshots/web apt-get install htop", "maintained in place, later"),
         ],
-        errors=[PrivilegeError, SnapshotError, ToolError],
+        errors=[PrivilegeError, SnapshotError, ToolError, MissingToolError],
     )
     parser.add_argument("path", type=Path, metavar="PATH", help="a directory that does not exist yet")
-    parser.add_argument("--suite", default="bookworm", help="the Debian release (bookworm)")
+    parser.add_argument("--suite", default="bookworm", help="the Debian release (default: bookworm)")
     parser.add_argument(
-        "--mirror", metavar="URL", help="where packages come from (this machine's apt sources)"
+        "--mirror", metavar="URL", help="where packages come from (default: this machine's apt sources)"
     )
     parser.add_argument(
         "--include", action="append", default=[], metavar="PKG,…", help="more packages; may be repeated"
@@ -70,12 +81,12 @@ It is made beside PATH and renamed when complete, so a failure leaves nothing.
         "--kernel",
         default="linux-image-amd64",
         metavar="PKG",
-        help="the kernel's package (linux-image-amd64)",
+        help="the kernel's package (default: linux-image-amd64)",
     )
     parser.add_argument(
         "--root-password-file", type=Path, metavar="FILE", help="root's password is the first line of FILE"
     )
-    parser.add_argument("--no-self", action="store_true", help="without bladeroot in it")
+    parser.add_argument("--no-self", action="store_true", help="do not put bladeroot into it")
 
 
 def _add_adopt(actions: Verbs) -> None:
@@ -122,7 +133,7 @@ copied as it happens to be.
             ("bladeroot snapshot capture -n root@gold: /srv/snapshots/golden", "what has changed since"),
         ],
         files=[("capture.rules", "in the cluster folder: what is not copied")],
-        errors=[PrivilegeError, ConfigError, SnapshotError, NetworkError, ToolError],
+        errors=[PrivilegeError, ConfigError, SnapshotError, NetworkError, ToolError, MissingToolError],
     )
     parser.add_argument("source", metavar="SOURCE", help="/, another directory, or [user@]host:[/directory]")
     parser.add_argument("path", type=Path, metavar="PATH", help="the snapshot")
