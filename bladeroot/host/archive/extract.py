@@ -147,8 +147,14 @@ class Extraction:
             self._failure = self._failure or error
 
     def _work(self) -> None:
-        decompressor = zstandard.ZstdDecompressor()
-        with TreeWriter(self._tree) as writer:
+        try:
+            decompressor, writer = zstandard.ZstdDecompressor(), TreeWriter(self._tree)
+        except BaseException as error:
+            self._fail(error)
+            while self._jobs.get() is not None:
+                pass  # whoever submits must not wait for a worker that is not there
+            return
+        with writer:
             while (job := self._jobs.get()) is not None:
                 if self._failure is not None:
                     continue

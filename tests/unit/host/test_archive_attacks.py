@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from bladeroot.core.tarformat import END_OF_ARCHIVE, Member, MemberKind, count_p
 from bladeroot.core.torrentfile import hash_file_root
 from bladeroot.errors import ArtefactError, BladerootError
 from bladeroot.host.archive import Extraction, PlainEntry, extract_plain, pack_plain
+from bladeroot.host.archive.tree import Tree, TreeWriter
 
 FILE, LINK, SYMLINK, DIRECTORY = (
     MemberKind.FILE,
@@ -263,3 +265,20 @@ def test_paths_that_lead_out(path: bytes, target: Path) -> None:
         extract_plain(zstandard.ZstdCompressor().compress(raw), target)
     with pytest.raises(ArtefactError):
         extract([make_frame(raw)], target)
+
+
+def test_workers_that_cannot_begin_are_an_error_and_no_endless_wait(
+    target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame, data = make_frame(make_raw(Member(b"f", FILE)) + END_OF_ARCHIVE)
+    opened = []
+
+    def open_first_only(tree: Tree) -> TreeWriter:
+        opened.append(tree)
+        if len(opened) > 1:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return TreeWriter(tree)
+
+    monkeypatch.setattr("bladeroot.host.archive.extract.TreeWriter", open_first_only)
+    with pytest.raises(OSError, match="Too many open files"):
+        extract([(frame, data)] * 50, target)
