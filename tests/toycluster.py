@@ -15,6 +15,7 @@ from bladeroot.core.signing import SecretKey
 from bladeroot.host.depot import Depot
 from bladeroot.ops.folder import ClusterFolder, init_cluster
 from bladeroot.ops.publish import plan_publish, publish_snapshot
+from tests.blankdisks import make_disk
 from tests.toyos import TOY_KERNEL_COMMAND_LINE, build_toy_os
 
 DISK_SIZE_BYTES = 768 * MIB
@@ -40,9 +41,7 @@ class ToyCluster:
 
     def make_disk(self, path: Path, size_bytes: int = DISK_SIZE_BYTES) -> Path:
         """An empty disk."""
-        with path.open("wb") as file:
-            file.truncate(size_bytes)
-        return path
+        return make_disk(path, size_bytes)
 
 
 def make_toy_cluster(directory: Path, layout: Layout = LAYOUT) -> ToyCluster:

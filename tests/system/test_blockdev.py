@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from bladeroot.core.cluster import MIB, Layout
-from bladeroot.core.disklayout import Use, plan_disk
+from bladeroot.core.disklayout import Use
 from bladeroot.errors import DiskBusyError, DiskError, MissingToolError
 from bladeroot.host import blockdev
 from bladeroot.host.blockdev import (
@@ -26,21 +27,16 @@ from bladeroot.host.blockdev import (
 )
 from bladeroot.host.mounts import find_mounts, mounted, mounted_chroot, parse_mountinfo, read_space
 from bladeroot.host.run import run
+from tests.blankdisks import cut_disk, make_disk, needs_loop_devices, plan_install
 
-pytestmark = [
-    pytest.mark.system,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root's rights for loop devices"),
-]
+pytestmark = [pytest.mark.system, needs_loop_devices]
 
 LAYOUT = Layout(esp_size_bytes=40 * MIB, slot_size_bytes=48 * MIB, slots=2, data_min_size_bytes=16 * MIB)
 
 
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
-    path = tmp_path / "disk.img"
-    with path.open("wb") as stream:
-        stream.truncate(256 * MIB)
-    return path
+    return make_disk(tmp_path / "disk.img", 256 * MIB)
 
 
 def attached(image: Path) -> list[str]:
@@ -59,16 +55,7 @@ def loop_device(image: Path, *options: str) -> Iterator[Path]:
 
 def cut(disk: OpenDisk, *, committed: Use | None = None) -> dict[Use, str]:
     """Partition and format as an install does; the filesystems' UUIDs."""
-    plan = plan_disk(
-        disk.size_bytes,
-        LAYOUT,
-        read_table(disk),
-        image_bytes=1,
-        sector_bytes=disk.sector_bytes,
-        committed=committed,
-    )
-    apply_partitions(disk, plan)
-    return {part.use: format_partition(disk, plan, part) for part in plan.partitions if part.filesystem}
+    return cut_disk(disk, plan_install(disk, LAYOUT, committed=committed))
 
 
 def test_a_file_is_a_disk_for_as_long_as_it_is_open(image: Path) -> None:
@@ -201,7 +188,7 @@ def test_a_changed_layout_keeps_data_and_wipes_what_was(image: Path, tmp_path: P
             (data / "depot").write_text("frames")
         table = read_table(disk)
         one_slot = Layout(esp_size_bytes=48 * MIB, slot_size_bytes=32 * MIB, data_min_size_bytes=16 * MIB)
-        plan = plan_disk(disk.size_bytes, one_slot, table, image_bytes=1)
+        plan = plan_install(disk, one_slot)
         assert not plan.table_matches
         apply_partitions(disk, plan)
         after = read_table(disk)
@@ -247,9 +234,7 @@ def test_filesystems_are_as_planned(image: Path) -> None:
 
 
 def test_disks_with_sectors_of_4096_bytes(tmp_path: Path) -> None:
-    image = tmp_path / "disk.img"
-    with image.open("wb") as stream:
-        stream.truncate(512 * MIB)
+    image = make_disk(tmp_path / "disk.img", 512 * MIB)
     with loop_device(image, "--sector-size", "4096") as device:
         with open_disk(device) as disk:
             assert disk.sector_bytes == 4096
@@ -260,14 +245,16 @@ def test_disks_with_sectors_of_4096_bytes(tmp_path: Path) -> None:
             assert cut(disk)[Use.DATA] == uuids[Use.DATA]
 
 
-def test_a_filesystem_whose_tools_are_missing(image: Path) -> None:
-    if _has("mkfs.xfs"):
-        pytest.skip("xfsprogs is installed")
+def test_a_filesystem_whose_tools_are_missing(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    find = shutil.which
+    monkeypatch.setattr(
+        shutil, "which", lambda name, **how: None if name == "mkfs.xfs" else find(name, **how)
+    )
     layout = Layout(
         esp_size_bytes=40 * MIB, slot_size_bytes=48 * MIB, data_min_size_bytes=MIB, filesystem="xfs"
     )
     with open_disk(image) as disk:
-        plan = plan_disk(disk.size_bytes, layout, None, image_bytes=1)
+        plan = plan_install(disk, layout)
         apply_partitions(disk, plan)
         with pytest.raises(MissingToolError, match=r"mkfs\.xfs"):
             format_partition(disk, plan, plan.partition(Use.SLOT_A))

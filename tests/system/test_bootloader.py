@@ -11,7 +11,7 @@ import pytest
 
 from bladeroot.core.bootplan import EFI_LOADERS, GRUBENV, KernelFiles
 from bladeroot.core.cluster import MIB, Layout
-from bladeroot.core.disklayout import Use, plan_disk
+from bladeroot.core.disklayout import Use
 from bladeroot.errors import ArtefactError, DiskError
 from bladeroot.host.blockdev import OpenDisk, apply_partitions, format_partition, open_disk, read_table
 from bladeroot.host.bootloader import (
@@ -24,11 +24,9 @@ from bladeroot.host.bootloader import (
     write_slot_config,
 )
 from bladeroot.host.esp import has_esp_file, read_esp_file, read_grubenv, write_esp_file
+from tests.blankdisks import cut_disk, make_disk, needs_loop_devices, plan_install
 
-pytestmark = [
-    pytest.mark.system,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root's rights for loop devices"),
-]
+pytestmark = [pytest.mark.system, needs_loop_devices]
 
 LAYOUT = Layout(esp_size_bytes=40 * MIB, slot_size_bytes=8 * MIB, slots=2, data_min_size_bytes=4 * MIB)
 KERNELS = (KernelFiles(kernel="/boot/vmlinuz-1", initramfs="/boot/initrd.img-1"),)
@@ -44,16 +42,13 @@ def payload(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
-    path = tmp_path / "disk.img"
-    with path.open("wb") as stream:
-        stream.truncate(80 * MIB)
-    return path
+    return make_disk(tmp_path / "disk.img", 80 * MIB)
 
 
 @pytest.fixture
 def disk(image: Path) -> Iterator[OpenDisk]:
     with open_disk(image) as opened:
-        plan = plan_disk(opened.size_bytes, LAYOUT, None, image_bytes=1)
+        plan = plan_install(opened, LAYOUT)
         apply_partitions(opened, plan)
         format_partition(opened, plan, plan.partition(Use.ESP))
         yield opened
@@ -184,18 +179,15 @@ def test_uefi_finds_a_loader_only_while_something_is_committed(disk: OpenDisk, p
 
 
 def test_a_slot_that_would_be_overwritten_is_released_first(disk: OpenDisk, payload: Path) -> None:
-    full = plan_disk(disk.size_bytes, LAYOUT, read_table(disk), image_bytes=1)
-    for part in full.partitions:
-        if part.filesystem:
-            format_partition(disk, full, part)
+    cut_disk(disk, plan_install(disk, LAYOUT))
     install_boot_code(disk, payload)
     write_config(disk, Use.SLOT_A)
     commit_slot(disk, Use.SLOT_A)
 
-    in_turn = plan_disk(disk.size_bytes, LAYOUT, read_table(disk), image_bytes=1, committed=Use.SLOT_A)
+    in_turn = plan_install(disk, LAYOUT, committed=Use.SLOT_A)
     assert not release_slot(disk, in_turn)
     assert read_committed(disk) is Use.SLOT_A
-    over = plan_disk(disk.size_bytes, LAYOUT, read_table(disk), image_bytes=1)
+    over = plan_install(disk, LAYOUT)
     assert release_slot(disk, over)
     assert read_committed(disk) is None
     assert not release_slot(disk, over)

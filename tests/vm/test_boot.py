@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
 import pytest
 
 from bladeroot.core.cluster import MIB, Layout
-from bladeroot.core.disklayout import DiskPlan, Use, plan_disk
-from bladeroot.host.blockdev import OpenDisk, apply_partitions, format_partition, open_disk, read_table
+from bladeroot.core.disklayout import DiskPlan, Use
+from bladeroot.host.blockdev import OpenDisk, open_disk
 from bladeroot.host.bootloader import (
     build_boot_payload,
     commit_slot,
@@ -22,11 +21,12 @@ from bladeroot.host.bootloader import (
 from bladeroot.host.kernels import find_kernels
 from bladeroot.host.mounts import mounted
 from bladeroot.lab.qemu import Firmware, boot
+from tests.blankdisks import cut_disk, make_disk, needs_loop_devices, plan_install
 from tests.toyos import TOY_BOOT_MARKER, TOY_KERNEL_COMMAND_LINE, TOY_SAYS_FILE, build_toy_os
 
 pytestmark = [
     pytest.mark.vm,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root's rights for loop devices"),
+    needs_loop_devices,
     pytest.mark.skipif(shutil.which("qemu-system-x86_64") is None, reason="QEMU is not installed"),
 ]
 
@@ -46,23 +46,14 @@ class Workshop:
         build_boot_payload(self.tree, self.payload)
 
     def make_disk(self, name: str) -> Path:
-        path = self.folder / name
-        with path.open("wb") as stream:
-            stream.truncate(192 * MIB)
-        return path
+        return make_disk(self.folder / name, 192 * MIB)
 
     def install(self, image: Path, hostname: str, *, upto: str = "commit", layout: Layout = LAYOUT) -> Use:
         """Install as far as the named step: "format", "boot code" or "commit"; the slot it went to."""
         with open_disk(image) as disk:
-            table = read_table(disk)
-            plan = plan_disk(
-                disk.size_bytes, layout, table, image_bytes=IMAGE_BYTES, committed=read_committed(disk)
-            )
+            plan = plan_install(disk, layout, image_bytes=IMAGE_BYTES, committed=read_committed(disk))
             release_slot(disk, plan)
-            apply_partitions(disk, plan)
-            uuids = {
-                part.use: format_partition(disk, plan, part) for part in plan.partitions if part.filesystem
-            }
+            uuids = cut_disk(disk, plan)
             if upto != "format":
                 self._fill(disk, plan, hostname, uuids[plan.slot])
             if upto == "commit":
