@@ -9,21 +9,25 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bladeroot.core.signing import SecretKey
 from bladeroot.errors import SigningKeyError
-from bladeroot.ops.folder import DEFAULT_FOLDER, ClusterFolder
 
 if TYPE_CHECKING:
+    from bladeroot.core.signing import SecretKey
     from bladeroot.host.depot import Depot
+    from bladeroot.ops.folder import ClusterFolder
 
 
 def open_folder(args: argparse.Namespace) -> ClusterFolder:
     """The cluster folder of --cluster, $BLADEROOT_CLUSTER or /etc/bladeroot."""
+    from bladeroot.ops.folder import ClusterFolder
+
     return ClusterFolder.open(args.cluster)
 
 
 def find_folder_if_any(args: argparse.Namespace) -> ClusterFolder | None:
     """The cluster folder; None on a machine that has none, unless one was named."""
+    from bladeroot.ops.folder import DEFAULT_FOLDER
+
     if args.cluster is None and not os.environ.get("BLADEROOT_CLUSTER") and not DEFAULT_FOLDER.exists():
         return None
     return open_folder(args)

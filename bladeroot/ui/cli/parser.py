@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from attrs import frozen
 
 from bladeroot import __version__
-from bladeroot.core.clusterfile import closest
 from bladeroot.errors import BladerootError, UsageError
 
 if TYPE_CHECKING:
@@ -67,6 +66,8 @@ class Parser(argparse.ArgumentParser):
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if isinstance(action, argparse._SubParsersAction) and value not in action.choices:
+            from bladeroot.core.clusterfile import closest
+
             raise UsageError(f"no verb {value!r} in {self.prog}", closest(value, action.choices))
         super()._check_value(action, value)
 

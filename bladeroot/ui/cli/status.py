@@ -25,6 +25,7 @@ def add_parser(verbs: Verbs) -> None:
     parser = add_verb(
         verbs,
         "status",
+        run=run,
         summary="who is root, and how far every blade is",
         description="""
 Asks the root: the one that --root names, else one that cluster.toml names (roots), else the one that
@@ -34,10 +35,8 @@ What is shown is what blades have reported to that root; it is not signed, and n
 """,
         examples=[
             ("bladeroot status", "the room's table"),
-            (
-                "bladeroot status --root 10.77.0.11:7474 --json | jq '.blades | map_values(.phase)'",
-                "for a script",
-            ),
+            ("bladeroot status --root 10.77.0.11", "of a root that mDNS does not reach"),
+            ("bladeroot status --json | jq '.blades | map_values(.phase)'", "for a script"),
         ],
         errors=[NoRootFoundError, NetworkError],
         see="`bladeroot help promote`",
@@ -48,9 +47,8 @@ What is shown is what blades have reported to that root; it is not signed, and n
         type=parse_seconds,
         default=_DEFAULT_WAIT_S,
         metavar="SECONDS",
-        help="how long to look for one (5)",
+        help="how long to look for one (default: 5)",
     )
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace, out: Output) -> int:

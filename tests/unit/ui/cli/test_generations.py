@@ -109,7 +109,7 @@ def test_without_a_cluster_folder_signatures_are_unchecked(
     run: Run, depot: Depot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("BLADEROOT_CLUSTER")
-    monkeypatch.setattr("bladeroot.ui.cli.options.DEFAULT_FOLDER", depot.path / "nowhere")
+    monkeypatch.setattr("bladeroot.ops.folder.DEFAULT_FOLDER", depot.path / "nowhere")
 
     assert run("generations", "list", "--json").facts[0]["trusted"] is None
     verified = run("generations", "verify", "1")
