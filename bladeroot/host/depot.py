@@ -223,7 +223,11 @@ class Depot:
 
         Raises ArtefactError for a torrent that is not what was signed, DepotFullError.
         """
-        torrent = parse_torrent(torrent_bytes, info_hash)
+        try:
+            torrent = parse_torrent(torrent_bytes, info_hash)
+        except ArtefactError as error:
+            hint = "`bladeroot generations verify` where it came from; publish it again there"
+            raise ArtefactError(f"the torrent of artefact {info_hash[:16]}: {error}", hint) from error
         directory = self._artefact(info_hash) / torrent.name
         if self.has(info_hash):
             return torrent

@@ -111,13 +111,14 @@ def publish_snapshot(
 
     with depot.lock():
         depot.drop_drafts()
+        before = _read_newest(plan, depot)
         artefacts = (
             pack(ArtefactKind.RUNTIME),
             pack(ArtefactKind.EXTRAS),
             _publish_overlays(plan, depot, reporter),
             _publish_boot_code(plan, depot, reporter),
         )
-        return _sign_and_add(plan, depot, secret_key, artefacts)
+        return _sign_and_add(plan, depot, secret_key, artefacts, before)
 
 
 def _publish_overlays(plan: PublishPlan, depot: Depot, reporter: Reporter) -> Artefact:
@@ -157,17 +158,28 @@ def _take_directory(writer: ArtefactWriter, kind: ArtefactKind, directory: Path)
     return writer.finish(kind, files, sum(file.size_bytes for file in files))
 
 
+def _read_newest(plan: PublishPlan, depot: Depot) -> tuple[SignedManifest, Manifest] | None:
+    """What the new generation comes after; a depot that cannot take it is known before the long work."""
+    serials = depot.serials()
+    if not serials:
+        return None
+    manifest = depot.load(serials[-1], plan.folder.trusted_keys(), plan.folder.cluster.id)
+    return depot.read_manifest(serials[-1]), manifest
+
+
 def _sign_and_add(
-    plan: PublishPlan, depot: Depot, secret_key: SecretKey, artefacts: tuple[Artefact, ...]
+    plan: PublishPlan,
+    depot: Depot,
+    secret_key: SecretKey,
+    artefacts: tuple[Artefact, ...],
+    newest_and_before: tuple[SignedManifest, Manifest] | None,
 ) -> Published:
     cluster = plan.folder.cluster
-    serials = depot.serials()
-    newest = depot.read_manifest(serials[-1]) if serials else None
-    before = depot.load(serials[-1], plan.folder.trusted_keys(), cluster.id) if serials else None
+    newest, before = newest_and_before or (None, None)
     manifest = Manifest(
         cluster_id=cluster.id,
         cluster_name=cluster.name,
-        serial=serials[-1] + 1 if serials else 1,
+        serial=before.serial + 1 if before else 1,
         previous=newest.hash if newest else None,
         arch=cluster.arch,
         created=int(time.time()),
