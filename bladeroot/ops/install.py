@@ -53,6 +53,9 @@ def apply_install(
     again what it has. Raises ArtefactError, DepotFullError, NetworkError, ToolError, DiskError.
     """
     with Installation(plan, opened, source, reporter) as installation:
+        # All that only the root has, before the disk is touched: it may vanish at any time from now on.
+        for artefact in plan.manifest.artefacts:
+            source.read_torrent(artefact.info_hash)
         for name, title, run_step in steps_of(plan):
             with step(name, title, reporter):
                 run_step(installation)

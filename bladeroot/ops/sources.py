@@ -6,6 +6,7 @@ The steps of an install do not know which it is; whatever comes is checked again
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from bladeroot.core.manifest import Artefact, SignedManifest
-from bladeroot.core.torrentfile import Torrent
+from bladeroot.core.torrentfile import Torrent, parse_torrent
 from bladeroot.errors import ArtefactError, DepotError, DepotFullError, NetworkError
 from bladeroot.events import Note, Reporter, ignore
 from bladeroot.host.depot import Depot
@@ -24,6 +25,7 @@ from bladeroot.net.swarm import Swarm
 
 OnFile = Callable[[str, bytes], None]
 _PEER_REFRESH_S = 5.0
+_MOST_PEERS_KNOWN = 128
 
 
 class Source(Protocol):
@@ -138,14 +140,21 @@ class SwarmSource:
         self._reporter = reporter
         self._wants = wants
         # Info-hashes of the swarms joined: reports say them, so that other blades find this one.
+        self._torrents: dict[str, bytes] = {}
+        self._peers: dict[Address, None] = {}
+        self._told_of_silence = False
 
     def read_manifest(self) -> SignedManifest:
         """The generation that the root announced. Raises NetworkError."""
         return self._client.manifest(self._serial)
 
     def read_torrent(self, info_hash: str) -> bytes:
-        """The metadata from the root. Raises NetworkError."""
-        return self._client.torrent(info_hash)
+        """The metadata from the root, which is asked once for each. Raises NetworkError, ArtefactError."""
+        if info_hash not in self._torrents:
+            data = self._client.torrent(info_hash)
+            parse_torrent(data, info_hash)
+            self._torrents[info_hash] = data
+        return self._torrents[info_hash]
 
     def fetch(
         self,
@@ -157,21 +166,29 @@ class SwarmSource:
     ) -> None:
         """Join the artefact's swarm, and stay in it afterwards."""
         self._wants.add(torrent.info_hash)
+        if not self._peers:
+            self._find_peers(torrent.info_hash)
         with self._fresh_peers(torrent.info_hash):
             self._swarm.fetch(
-                torrent_bytes,
-                save_path,
-                peers=self._find_peers(torrent.info_hash),
-                wanted=wanted,
-                on_piece=on_file,
+                torrent_bytes, save_path, peers=tuple(self._peers), wanted=wanted, on_piece=on_file
             )
 
-    def _find_peers(self, info_hash: str) -> tuple[Address, ...]:
+    def _find_peers(self, info_hash: str) -> None:
+        """
+        Ask the root, and remember: who is in one artefact's swarm comes to the others' too, and is there
+        when the root is not.
+        """
         try:
-            return tuple(self._client.peers(info_hash))
+            found = self._client.peers(info_hash)
         except NetworkError as error:
-            self._reporter(Note(text=f"no peers from the root, going on with those that are known: {error}"))
-            return ()
+            if not self._told_of_silence:
+                text = f"no peers from the root, going on with those that are known: {error}"
+                self._reporter(Note(text=text))
+            self._told_of_silence = True
+            return
+        self._told_of_silence = False
+        known = list({**dict.fromkeys(found), **self._peers})
+        self._peers = dict.fromkeys(known[:_MOST_PEERS_KNOWN])
 
     @contextmanager
     def _fresh_peers(self, info_hash: str) -> Iterator[None]:
@@ -180,14 +197,14 @@ class SwarmSource:
 
         def refresh() -> None:
             while not done.wait(_PEER_REFRESH_S):
-                peers = self._find_peers(info_hash)
-                if info_hash in self._swarm.info_hashes():
-                    self._swarm.add_peers(info_hash, peers)
+                self._find_peers(info_hash)
+                with contextlib.suppress(DepotError, RuntimeError):  # the swarm was left meanwhile
+                    if not done.is_set() and info_hash in self._swarm.info_hashes():
+                        self._swarm.add_peers(info_hash, tuple(self._peers))
 
-        thread = threading.Thread(target=refresh, name="peer-refresh", daemon=True)
-        thread.start()
+        # Not waited for: a root that lost its power would hold up every artefact's end for seconds.
+        threading.Thread(target=refresh, name="peer-refresh", daemon=True).start()
         try:
             yield
         finally:
             done.set()
-            thread.join()

@@ -1,0 +1,114 @@
+"""A swarm goes on without its root."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+
+import attrs
+import pytest
+
+from bladeroot.core.torrentfile import parse_torrent
+from bladeroot.errors import ArtefactError, NetworkError
+from bladeroot.events import Event, Note
+from bladeroot.net.client import RootClient
+from bladeroot.net.fetching import Address
+from bladeroot.net.swarm import Swarm
+from bladeroot.ops import sources
+from bladeroot.ops.sources import SwarmSource
+from tests.swarmdata import TestArtefact, make_artefact
+
+LOOPBACK = ("127.0.0.1",)
+TIMEOUT_S = 60.0
+
+
+@attrs.define(eq=False)
+class MortalRoot:
+    """A root's control service, until it dies."""
+
+    torrents: dict[str, bytes]
+    members: list[Address]
+    lives: bool = True
+    asked: int = 0
+
+    def torrent(self, info_hash: str) -> bytes:
+        self.ask()
+        return self.torrents[info_hash]
+
+    def peers(self, _info_hash: str) -> list[Address]:
+        self.ask()
+        return self.members
+
+    def ask(self) -> None:
+        self.asked += 1
+        if not self.lives:
+            raise NetworkError("no answer")
+
+
+@pytest.fixture
+def swarm() -> Iterator[Swarm]:
+    with Swarm(port=0, addresses=LOOPBACK) as swarm:
+        yield swarm
+
+
+def fetch(source: SwarmSource, artefact: TestArtefact, save_path: Path) -> dict[str, bytes]:
+    files: dict[str, bytes] = {}
+    torrent = source.read_torrent(artefact.info_hash)
+    source.fetch(torrent, parse_torrent(torrent), save_path, None, files.__setitem__)
+    return files
+
+
+def test_once_it_has_the_metadata_and_a_peer_no_root_is_needed(
+    swarm: Swarm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "_PEER_REFRESH_S", 0.01)
+    first, second = make_artefact(3, 50_000), make_artefact(3, 50_000, seed=2)
+    heard: list[Event] = []
+    with Swarm(port=0, addresses=LOOPBACK) as other:
+        for artefact in (first, second):
+            path = tmp_path / "other" / artefact.info_hash
+            artefact.write(path)
+            other.seed(artefact.torrent, path)
+        root = MortalRoot(
+            {artefact.info_hash: artefact.torrent for artefact in (first, second)},
+            [("127.0.0.1", other.port)],
+        )
+        source = SwarmSource(cast(RootClient, root), swarm, 1, set(), heard.append)
+        for artefact in (first, second):
+            source.read_torrent(artefact.info_hash)
+        assert fetch(source, first, tmp_path / "1") == first.files
+        root.lives = False
+        assert fetch(source, second, tmp_path / "2") == second.files
+    assert len([event for event in heard if isinstance(event, Note)]) <= 1
+
+
+def test_a_torrent_that_was_not_signed_is_not_kept(swarm: Swarm) -> None:
+    artefact, other = make_artefact(2, 1000), make_artefact(2, 1000, seed=2)
+    root = MortalRoot({artefact.info_hash: other.torrent}, [])
+    source = SwarmSource(cast(RootClient, root), swarm, 1, set())
+    for _ in range(2):
+        with pytest.raises(ArtefactError, match="which was signed"):
+            source.read_torrent(artefact.info_hash)
+    assert root.asked == 2
+
+
+def test_a_root_that_does_not_answer_holds_nothing_up(swarm: Swarm, tmp_path: Path) -> None:
+    class SilentRoot(MortalRoot):
+        def peers(self, info_hash: str) -> list[Address]:
+            if self.asked:
+                time.sleep(30)
+            return super().peers(info_hash)
+
+    artefact = make_artefact(2, 1000)
+    with Swarm(port=0, addresses=LOOPBACK) as other, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sources, "_PEER_REFRESH_S", 0.0)
+        artefact.write(tmp_path / "other")
+        other.seed(artefact.torrent, tmp_path / "other")
+        root = SilentRoot({artefact.info_hash: artefact.torrent}, [("127.0.0.1", other.port)])
+        source = SwarmSource(cast(RootClient, root), swarm, 1, set())
+        source._torrents[artefact.info_hash] = artefact.torrent
+        began = time.monotonic()
+        assert fetch(source, artefact, tmp_path / "blade") == artefact.files
+        assert time.monotonic() - began < 25
