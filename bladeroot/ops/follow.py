@@ -5,19 +5,24 @@ from __future__ import annotations
 import re
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from attrs import frozen
 
+from bladeroot.core.claims import Claim
 from bladeroot.core.cluster import Cluster
-from bladeroot.errors import BladerootError, NetworkError, PortTakenError, UsageError
+from bladeroot.errors import BladerootError, NetworkError, NoRootFoundError, PortTakenError, UsageError
 from bladeroot.events import Event, Failed, Note, Reporter
 from bladeroot.net.client import RootClient
 from bladeroot.net.discovery import wait_for_root
 from bladeroot.net.swarm import DEFAULT_SWARM_PORT, Swarm
 from bladeroot.ops.reporting import RootReporter
 from bladeroot.ops.sources import Source, SwarmSource
+
+_OTHERS_S = 5.0
+"""How long to listen for another root before asking a silent one again."""
 
 
 @frozen(kw_only=True)
@@ -74,16 +79,46 @@ def find_root(
         client = RootClient(*parse_address(address, cluster.network.port))
         try:
             claim = client.claim()
-        except NetworkError:
+            _check_cluster(claim, cluster.id, address)
+        except NetworkError as error:
             if root:
                 raise
+            reporter(Note(text=f"a root of cluster.toml is passed over: {error}"))
             continue
-        if claim.cluster_id != cluster.id:
-            raise NetworkError(f"{address} is root of another cluster, {claim.cluster_id}")
         return client, claim.serial
-    claim = wait_for_root(cluster.id, timeout_s=wait_s)
-    reporter(Note(text=f"found {claim}"))
-    return RootClient(claim.host, claim.port), claim.serial
+    return _find_announced_root(cluster.id, wait_s, reporter)
+
+
+def _find_announced_root(cluster_id: str, wait_s: float, reporter: Reporter) -> tuple[RootClient, int]:
+    """Of those that announce themselves the best that answers; who does not is asked again later."""
+    until = time.monotonic() + wait_s
+    silent: set[str] = set()
+    while True:
+        left_s = max(until - time.monotonic(), 0.0)
+        try:
+            heard = wait_for_root(
+                cluster_id, timeout_s=min(left_s, _OTHERS_S) if silent else left_s, avoid=silent
+            )
+        except NoRootFoundError:
+            if left_s <= _OTHERS_S:
+                raise
+            silent.clear()
+            continue
+        client = RootClient(heard.host, heard.port)
+        try:
+            claim = client.claim()
+            _check_cluster(claim, cluster_id, heard.where)
+        except NetworkError as error:
+            reporter(Note(text=f"passing over {heard}: {error}"))
+            silent.add(heard.where)
+            continue
+        reporter(Note(text=f"found {claim}"))
+        return client, claim.serial
+
+
+def _check_cluster(claim: Claim, cluster_id: str, address: str) -> None:
+    if claim.cluster_id != cluster_id:
+        raise NetworkError(f"{address} is root of another cluster, {claim.cluster_id}")
 
 
 def parse_address(text: str, default_port: int) -> tuple[str, int]:
