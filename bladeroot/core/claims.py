@@ -134,6 +134,11 @@ def choose_root(claims: Iterable[Claim]) -> Claim | None:
     return min((claim for claim in claims if claim.state is ClaimState.ROOT), key=_rank, default=None)
 
 
+def choose_epoch(claims: Iterable[Claim]) -> int:
+    """The epoch of a new root that has heard these: above them all, as far as epochs go."""
+    return min(max((claim.epoch for claim in claims), default=0) + 1, _LARGEST)
+
+
 def _rank(claim: Claim) -> tuple[int, str, str, int]:
     return (-claim.epoch, claim.blade, claim.host, claim.port)
 

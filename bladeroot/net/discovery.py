@@ -121,7 +121,10 @@ class Announcement:
 
     def update(self, claim: Claim) -> None:
         """Announce this from now on (a new serial, candidate become root). Same blade and port."""
-        self._daemon.update_service(self._render(claim))
+        try:
+            self._daemon.update_service(self._render(claim))
+        except (zeroconf.Error, OSError) as error:
+            raise NetworkError(f"cannot announce {claim.blade} anew over mDNS: {error}") from error
         self._claim = claim
 
     def _render(self, claim: Claim) -> zeroconf.ServiceInfo:

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from bladeroot.core import wire
-from bladeroot.core.claims import Claim, ClaimState
+from bladeroot.core.claims import Claim, ClaimState, choose_epoch
 from bladeroot.core.cluster import NAME_PATTERN
 from bladeroot.core.manifest import Manifest
 from bladeroot.core.reports import RoomState
 from bladeroot.core.signing import PublicKey
-from bladeroot.errors import ConfigError, DepotError, TrustError
+from bladeroot.errors import BladerootError, ConfigError, DepotError, NetworkError
 from bladeroot.events import Event, Note, Reporter, Warned, ignore
 from bladeroot.host.depot import Depot
 from bladeroot.net.control import ControlServer
@@ -78,18 +78,16 @@ class RootRole:
     def take_in_generations(self) -> bool:
         """Seed and announce whatever whole generation is new in the depot; True if there was one."""
         found = False
-        for serial in self._depot.serials():
+        held = self._depot.serials()
+        self._let_go_of_pruned(held)
+        for serial in held:
             if serial in self._generations or serial in self._rejected:
                 continue
-            manifest = self._load(serial)
-            if manifest is not None:
-                self._generations[serial] = manifest
-                self._hashes[serial] = self._depot.read_manifest(serial).hash
-                found = True
+            found = self._take_in(serial) or found
         if found and self._swarm is not None:
             self._seed(self._swarm)
             if self._announcement is not None:
-                self._announcement.update(self.claim())
+                self._announce_again(self._announcement)
         return found
 
     def measure_given(self) -> dict[str, Any]:
@@ -104,19 +102,57 @@ class RootRole:
             for artefact in self.newest.artefacts
         }
 
-    def _load(self, serial: int) -> Manifest | None:
+    def _take_in(self, serial: int) -> bool:
         try:
             manifest = self._depot.load(serial, self._trusted_keys, self._cluster_id)
-        except (TrustError, DepotError) as error:
-            self._rejected.add(serial)
-            self._reporter(Warned(text=f"generation {serial} is not served: {error}", hint=error.hint))
-            return None
-        return manifest if self._depot.is_whole(manifest) else None
+            if not self._depot.is_whole(manifest):
+                return False
+            # First: the control service's thread may ask for the newest claim at any time.
+            self._hashes[serial] = self._depot.read_manifest(serial).hash
+        except BladerootError as error:
+            self._reject(serial, error)
+            return False
+        self._generations[serial] = manifest
+        return True
+
+    def _reject(self, serial: int, error: BladerootError) -> None:
+        self._rejected.add(serial)
+        self._reporter(Warned(text=f"generation {serial} is not served: {error}", hint=error.hint))
+
+    def _let_go_of_pruned(self, held: Collection[int]) -> None:
+        """What was pruned is served no longer; but a root always has a newest generation."""
+        pruned = [serial for serial in self._generations if serial not in held]
+        for serial in pruned:
+            if len(self._generations) > 1:
+                self._let_go(serial)
+
+    def _let_go(self, serial: int) -> None:
+        artefacts = self._generations.pop(serial).artefacts
+        used = {a.info_hash for manifest in self._generations.values() for a in manifest.artefacts}
+        if self._swarm is not None:
+            for artefact in artefacts:
+                if artefact.info_hash not in used:
+                    self._swarm.remove(artefact.info_hash)
 
     def _seed(self, swarm: Swarm) -> None:
-        for manifest in self._generations.values():
-            for artefact in manifest.artefacts:
-                swarm.seed(self._depot.torrent(artefact.info_hash), self._depot.save_path(artefact.info_hash))
+        """Seed what is new. A generation that cannot be seeded is not served, unless it is the only one."""
+        for serial, manifest in sorted(self._generations.items()):
+            seeded = swarm.info_hashes()
+            try:
+                for info_hash in [artefact.info_hash for artefact in manifest.artefacts]:
+                    if info_hash not in seeded:
+                        swarm.seed(self._depot.torrent(info_hash), self._depot.save_path(info_hash))
+            except BladerootError as error:
+                if len(self._generations) == 1:
+                    raise
+                self._reject(serial, error)
+                self._let_go(serial)
+
+    def _announce_again(self, announcement: Announcement) -> None:
+        try:
+            announcement.update(self.claim())
+        except NetworkError as error:
+            self._reporter(Warned(text=str(error), hint=error.hint))
 
     def _start_claim(self, blade: str, epoch: int, priority: int, port: int) -> Claim:
         newest = self.newest
@@ -193,7 +229,7 @@ def take_root_role(
     heard = find_claims(cluster_id, timeout_s=_LISTEN_S)
     for other in heard.claims:
         reporter(Warned(text=f"there is another root: {other}", hint="stop one of the two"))
-    epoch = max((claim.epoch for claim in heard.claims), default=0) + 1
+    epoch = choose_epoch(heard.claims)
     with ControlServer(role, cluster_id=cluster_id, port=port, reporter=reporter) as server:
         claim = role._start_claim(blade, epoch, priority, server.port)
         role._server = server

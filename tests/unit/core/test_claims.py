@@ -15,6 +15,7 @@ from bladeroot.core.claims import (
     TXT_LIMIT_BYTES,
     Claim,
     ClaimState,
+    choose_epoch,
     choose_root,
     parse_txt,
     render_txt,
@@ -140,3 +141,10 @@ def test_a_candidate_is_not_followed() -> None:
     candidate = make_claim(state=ClaimState.CANDIDATE, epoch=99)
     assert choose_root([candidate]) is None
     assert choose_root([candidate, make_claim()]) == make_claim()
+
+
+def test_no_claim_keeps_others_from_claiming() -> None:
+    largest = Claim(cluster_id=CLUSTER_ID, epoch=2**53, serial=1, blade="a", host="10.0.0.1", port=1)
+    assert choose_epoch([]) == 1
+    assert choose_epoch([attrs.evolve(largest, epoch=4), attrs.evolve(largest, epoch=7)]) == 8
+    assert attrs.evolve(largest, epoch=choose_epoch([largest])) == largest

@@ -1,0 +1,134 @@
+"""What a root serves, while generations come and go in its depot."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bladeroot.core import wire
+from bladeroot.core.manifest import (
+    Artefact,
+    ArtefactKind,
+    Manifest,
+    Signature,
+    SignedManifest,
+    sign_manifest,
+)
+from bladeroot.core.signing import Purpose, SecretKey
+from bladeroot.errors import DepotError
+from bladeroot.events import Event, Warned
+from bladeroot.host.depot import Depot
+from bladeroot.net.swarm import Swarm
+from bladeroot.ops.promote import RootRole
+
+KEY = SecretKey(bytes(32))
+CLUSTER_ID = "ab" * 16
+
+
+@pytest.fixture
+def depot(tmp_path: Path) -> Depot:
+    return Depot.create(tmp_path / "depot")
+
+
+@pytest.fixture
+def heard() -> list[Event]:
+    return []
+
+
+@pytest.fixture
+def role(depot: Depot, heard: list[Event]) -> Iterator[RootRole]:
+    add_generation(depot, 1)
+    role = RootRole(depot, [KEY.public_key], CLUSTER_ID, heard.append)
+    role.take_in_generations()
+    with Swarm(port=0, addresses=("127.0.0.1",)) as swarm:
+        role._swarm = swarm
+        role._seed(swarm)
+        yield role
+
+
+def make_artefact(depot: Depot, content: str) -> Artefact:
+    with depot.new_artefact() as writer:
+        files = [writer.add_file(name, f"{name} {content}".encode()) for name in ("00000", "index")]
+        return writer.finish(ArtefactKind.RUNTIME, files, 100)
+
+
+def add_generation(depot: Depot, serial: int, key: SecretKey = KEY) -> None:
+    manifest = Manifest(
+        cluster_id=CLUSTER_ID,
+        cluster_name="lab",
+        serial=serial,
+        previous=None,
+        arch="x86_64",
+        created=0,
+        kernel_command_line="",
+        artefacts=(make_artefact(depot, str(serial)),),
+        blades=(),
+    )
+    signed = sign_manifest(manifest, key)
+    depot.add_generation(signed, manifest)
+
+
+def find_seeded(role: RootRole) -> set[str]:
+    assert role._swarm is not None
+    return set(role._swarm.info_hashes())
+
+
+def test_what_is_published_is_served_and_what_is_pruned_is_not(
+    role: RootRole, depot: Depot, heard: list[Event]
+) -> None:
+    old = role.newest.artefacts[0]
+    add_generation(depot, 2)
+    assert role.take_in_generations()
+    assert len(find_seeded(role)) == 2
+    shutil.rmtree(depot.path / "generations" / "1")
+    shutil.rmtree(depot.save_path(old.info_hash))
+    add_generation(depot, 3)
+    assert role.take_in_generations()
+    assert list(role.serials()) == [2, 3]
+    assert old.info_hash not in find_seeded(role)
+    assert heard == []
+
+
+def test_the_last_generation_is_served_to_the_end(role: RootRole, depot: Depot) -> None:
+    shutil.rmtree(depot.path / "generations" / "1")
+    assert not role.take_in_generations()
+    assert role.newest.serial == 1
+
+
+def test_a_generation_that_makes_no_sense_is_one_warning(
+    role: RootRole, depot: Depot, heard: list[Event]
+) -> None:
+    add_generation(depot, 2, SecretKey(bytes([7]) * 32))
+    add_generation(depot, 3)
+    body = b"\x93signed, and no manifest"
+    signature = Signature(key_id=KEY.public_key.key_id, signature=KEY.sign(Purpose.MANIFEST, body))
+    rubbish = SignedManifest(body=body, signatures=(signature,))
+    (depot.path / "generations" / "3" / "manifest").write_bytes(wire.encode(rubbish))
+    for _ in range(3):
+        assert not role.take_in_generations()
+    assert len(heard) == 2
+    assert all(isinstance(event, Warned) and "is not served" in event.text for event in heard)
+
+
+def test_a_generation_whose_files_are_gone_does_not_end_the_role(
+    role: RootRole, depot: Depot, heard: list[Event]
+) -> None:
+    add_generation(depot, 2)
+    lost = depot.load(2, [KEY.public_key], CLUSTER_ID).artefacts[0].info_hash
+    (depot.save_path(lost) / "runtime" / "00000").unlink()
+    role.take_in_generations()
+    assert list(role.serials()) == [1]
+    assert role.signed_manifest_bytes(2) is None
+    (warning,) = heard
+    assert isinstance(warning, Warned)
+    assert "generation 2 is not served" in warning.text
+
+
+def test_without_a_generation_there_is_no_root(depot: Depot, heard: list[Event]) -> None:
+    role = RootRole(depot, [KEY.public_key], CLUSTER_ID, heard.append)
+    assert not role.take_in_generations()
+    with pytest.raises(DepotError, match="no whole generation"):
+        role.newest  # noqa: B018
