@@ -11,7 +11,7 @@ import contextlib
 import errno
 import threading
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self, cast
@@ -163,8 +163,8 @@ class Swarm:
             read=member.handle.read_piece,
             flush=member.handle.flush_cache,
         )
-        member.begin(fetch)
         try:
+            member.begin(fetch)
             fetch.run(cancel, deadline_s)
         except BaseException:
             if not self._stopping.is_set() and (known is None or member.failure is not None):
@@ -207,17 +207,17 @@ class Swarm:
         peers: Iterable[Address],
         trusted: bool,
     ) -> _Member:
-        parameters = lt.load_torrent_buffer(torrent)
-        parameters.save_path = str(save_path)
-        parameters.peers = list(peers)
-        parameters.max_connections = MAX_PEERS_PER_TORRENT
-        parameters.flags &= ~(lt.torrent_flags.auto_managed | lt.torrent_flags.paused)
-        if trusted:
-            parameters.flags |= lt.torrent_flags.seed_mode
-            parameters.verified_pieces = [True] * len(parsed.files)
-        elif wanted is not None:
-            parameters.piece_priorities = [4 if i in wanted else 0 for i in range(len(parsed.files))]
         try:
+            parameters = lt.load_torrent_buffer(torrent)
+            parameters.save_path = str(save_path)
+            parameters.peers = list(peers)
+            parameters.max_connections = MAX_PEERS_PER_TORRENT
+            parameters.flags &= ~(lt.torrent_flags.auto_managed | lt.torrent_flags.paused)
+            if trusted:
+                parameters.flags |= lt.torrent_flags.seed_mode
+                parameters.verified_pieces = [True] * len(parsed.files)
+            elif wanted is not None:
+                parameters.piece_priorities = [4 if i in wanted else 0 for i in range(len(parsed.files))]
             handle = self._session.add_torrent(parameters)
         except RuntimeError as error:
             raise ArtefactError(f"{parsed.name} {parsed.info_hash[:16]}: {error}") from error
@@ -255,13 +255,24 @@ class Swarm:
         while not self._stopping.is_set():
             self._session.wait_for_alert(_POLL_MS)
             for alert in self._session.pop_alerts():
-                with contextlib.suppress(RuntimeError, DepotError):  # the torrent was removed meanwhile
+                with self._failing_loudly():
                     self._handle_alert(alert)
             if time.monotonic() >= next_tick:
                 next_tick = time.monotonic() + _TICK_S
                 for member in self._find_members():
-                    with contextlib.suppress(RuntimeError, DepotError):
+                    with self._failing_loudly():
                         member.tick(self._root_address)
+
+    @contextlib.contextmanager
+    def _failing_loudly(self) -> Iterator[None]:
+        """The pump goes on whatever happens in the block; but fetches must not wait for what is lost."""
+        try:
+            yield
+        except (RuntimeError, DepotError):  # the torrent was removed meanwhile
+            return
+        except Exception as error:  # a reporter that raises, although it must not
+            for member in self._find_members():
+                member.fail(NetworkError(f"{member.label}: {error!r} in the midst of fetching"))
 
     def _handle_alert(self, alert: lt.alert) -> None:
         if isinstance(alert, lt.alerts_dropped_alert):
@@ -307,7 +318,8 @@ class _Member:
 
     def end(self, fetch: Fetch) -> None:
         with self._lock:
-            self._fetches.remove(fetch)
+            if fetch in self._fetches:
+                self._fetches.remove(fetch)
 
     def want_more(self, numbers: Collection[int]) -> None:
         """Raise the priority of pieces that an earlier fetch left out."""
@@ -323,6 +335,14 @@ class _Member:
             fetches = list(self._fetches)
         for fetch in fetches:
             fetch.fail(error)
+
+    def _break(self, error: BladerootError) -> None:
+        """The session has stopped here: tell whoever fetches, or a person if nobody does."""
+        is_news = self.failure is None
+        self.fail(error)
+        if is_news and not self._current_fetches():
+            hint = error.hint or "nobody gets it from here any more; see `bladeroot generations verify`"
+            self._reporter(Warned(text=str(error), hint=hint))
 
     def catch_up(self) -> None:
         """Hand over what is there: after joining, after a check, and should an alert have been lost."""
@@ -352,9 +372,9 @@ class _Member:
             name = self.torrent.files[alert.piece_index].name
             self._reporter(Note(text=f"{self.label}: {name} came damaged from a peer, fetching it again"))
         elif isinstance(alert, lt.file_error_alert):
-            self.fail(self._explain(alert.error, alert.filename()))
+            self._break(self._explain(alert.error, alert.filename()))
         elif isinstance(alert, lt.torrent_error_alert):
-            self.fail(self._explain(alert.error, ""))
+            self._break(self._explain(alert.error, ""))
 
     def tick(self, root_address: str | None) -> None:
         """Once a second: report the state if it has changed; and warn if a fetch stands still."""

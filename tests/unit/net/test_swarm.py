@@ -259,3 +259,20 @@ def test_an_upload_limit_holds_for_neighbours_too(artefact: TestArtefact, tmp_pa
         began = time.monotonic()
         member.fetch(artefact.torrent, tmp_path / "blade", peers=at(root), deadline_s=DEADLINE_S)
         assert time.monotonic() - began > 2.0
+
+
+def test_a_reporter_that_raises_ends_the_fetch_and_not_the_swarm(
+    artefact: TestArtefact, root: Swarm, tmp_path: Path
+) -> None:
+    broken = True
+
+    def report(event: events.Event) -> None:
+        if broken and isinstance(event, events.SwarmStats):
+            raise LookupError("broken reporter")
+
+    with Swarm(port=0, addresses=LOOPBACK, reporter=report) as member:
+        nobody_has = make_artefact(2, 1000, seed=9)
+        with pytest.raises(NetworkError, match="broken reporter"):
+            member.fetch(nobody_has.torrent, tmp_path / "other", deadline_s=DEADLINE_S)
+        broken = False
+        member.fetch(artefact.torrent, tmp_path / "blade", peers=at(root), deadline_s=DEADLINE_S)
