@@ -1,5 +1,4 @@
-"""
-bladeroot: a peer-to-peer, self-replicating blade cluster.
+"""bladeroot: a peer-to-peer, self-replicating blade cluster.
 
 Whatever the command does, this package does: typed, documented, and usable without the command line.
 

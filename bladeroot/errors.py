@@ -1,5 +1,4 @@
-"""
-What can go wrong, as one tree: each error says what, where and what to do, and has an exit code.
+"""What can go wrong, as one tree: each error says what, where and what to do, and has an exit code.
 
 The command line prints `str(error)` and `error.hint`, and exits with `error.exit_code`; library users
 catch the class. `bladeroot help exit-codes` is made from this file, so a docstring's first line is what

@@ -1,5 +1,4 @@
-"""
-Everything that happens, as frozen events in one stream.
+"""Everything that happens, as frozen events in one stream.
 
 Long work takes a `Reporter` and tells it. The terminal, `--json`, the web page and the tests fold the same
 stream; an event carries no clock, so whoever writes it down adds the time.
@@ -136,8 +135,7 @@ def to_mapping(event: Event) -> dict[str, Any]:
 
 
 def from_mapping(mapping: Mapping[str, Any]) -> Event:
-    """
-    The inverse of `to_mapping`; keys that this version does not know are passed over.
+    """The inverse of `to_mapping`; keys that this version does not know are passed over.
 
     Raises ValueError for what is not an event; values' types are checked by `core.wire` for what comes
     from the network.

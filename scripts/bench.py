@@ -1,5 +1,4 @@
-"""
-Publish and install a real Debian, and do the same with tar and zstd, turn by turn on this machine.
+"""Publish and install a real Debian, and do the same with tar and zstd, turn by turn on this machine.
 
 Ratios are what counts: machines differ, and this one may be busy. Both sides read the same tree, compress at
 the same level, and write to a fresh filesystem of the same kind behind the same kind of loop device.

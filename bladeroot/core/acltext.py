@@ -25,8 +25,7 @@ _PERMISSIONS = [
 
 
 def render_acl_text(value: bytes) -> bytes | None:
-    """
-    The attribute's value as short text with numeric ids (`user::rwx,user:1000:r-x,…`).
+    """The attribute's value as short text with numeric ids (`user::rwx,user:1000:r-x,…`).
 
     None for what text cannot say in a way that gives the same value back.
     """

@@ -1,5 +1,4 @@
-"""
-How an installed disk boots: GRUB's files and argv, fstab. No I/O.
+"""How an installed disk boots: GRUB's files and argv, fstab. No I/O.
 
 GRUB reads everything from the ESP of the very disk it was started from. `grub.cfg` loads `grubenv`, whose
 `bladeroot_slot` names the slot to boot, and runs that slot's own `slot-<a|b>.cfg`. Without the variable
@@ -138,8 +137,7 @@ def render_slot_cfg(
     kernels: Sequence[KernelFiles],
     kernel_command_line: str,
 ) -> str:
-    """
-    The file that boots a slot: the first of `kernels` that is there.
+    """The file that boots a slot: the first of `kernels` that is there.
 
     The filesystem is looked for on GRUB's own disk first: a cloned disk beside it has the same UUID.
     Raises ConfigError for a kernel command line whose quotes do not match.
@@ -165,8 +163,7 @@ def render_slot_cfg(
 
 
 def render_grubenv(values: Mapping[str, str]) -> bytes:
-    """
-    GRUB's environment block. Raises DiskError for more than a sector of it can hold.
+    """GRUB's environment block. Raises DiskError for more than a sector of it can hold.
 
     Everything that ever changes is in the first 512 bytes, so that a disk writes it all or not at all.
     """
@@ -196,8 +193,7 @@ def parse_grubenv(block: bytes) -> dict[str, str]:
 def render_fstab(
     *, root_uuid: str, filesystem: str, data_uuid: str, data_filesystem: str, esp_uuid: str, depot: Path
 ) -> str:
-    """
-    An installed blade's /etc/fstab.
+    """An installed blade's /etc/fstab.
 
     The blade comes up without `data`. The ESP is not mounted, so that nobody else writes it at a commit.
     """

@@ -1,5 +1,4 @@
-"""
-What a capture leaves out: the rules' text, read into rsync filters.
+"""What a capture leaves out: the rules' text, read into rsync filters.
 
 One rule a line, patterns as rsync's (a leading `/` anchors at the source's top, a trailing `/` fits
 directories only, `*` stops at `/`, `**` does not). The first rule that fits decides.
@@ -81,8 +80,7 @@ def _parse_line(line: str, where: str) -> CaptureRule:
 
 
 def render_rsync_filters(rules: CaptureRules, before: Sequence[str] = ()) -> str:
-    """
-    The rules as an rsync merge file; `before` are patterns to leave out that decide before all rules.
+    """The rules as an rsync merge file; `before` are patterns to leave out that decide before all rules.
 
     What is left out is *hidden* from the sender and not protected at the receiver, so that a rule that is
     added later removes what an earlier capture took.

@@ -1,5 +1,4 @@
-"""
-Claims: what a root announces, as mDNS TXT records and back; which of two claims wins. No I/O.
+"""Claims: what a root announces, as mDNS TXT records and back; which of two claims wins. No I/O.
 
 A claim offers, it never authorises: whatever it leads to is checked against signatures. So what is read
 here only has to be well-formed and small.
@@ -61,8 +60,7 @@ def _check_host(_owner: object, _attribute: attrs.Attribute[str], value: str) ->
 
 @frozen(kw_only=True)
 class Claim:
-    """
-    "I am root": who, of which cluster, with what, and where to reach its control service.
+    """What a root says of itself: who, of which cluster, with what, and where to reach its control service.
 
     `manifest_hash` is the first 8 bytes of the newest manifest's hash, in hexadecimal. Making a claim
     that is out of bounds raises NetworkError.

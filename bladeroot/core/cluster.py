@@ -1,5 +1,4 @@
-"""
-The inventory: what a cluster is. `core.clusterfile` reads and writes it as cluster.toml.
+"""The inventory: what a cluster is. `core.clusterfile` reads and writes it as cluster.toml.
 
 Everything is frozen and checked when made, so whoever holds a `Cluster` holds a sane one.
 """
@@ -64,8 +63,7 @@ def _check_address(_owner: object, _attribute: attrs.Attribute[str | None], valu
 
 @frozen(kw_only=True)
 class DiskRule:
-    """
-    Which disk of a blade to install on, by facts that do not change with the order of probing.
+    """Which disk of a blade to install on, by facts that do not change with the order of probing.
 
     All that is given must fit, and exactly one disk must fit it all. `model` and `by_id` are globs;
     sizes are in bytes. A rule without facts fits the only disk of a machine with one disk.

@@ -97,8 +97,7 @@ def render_new_cluster(cluster: Cluster) -> str:
 
 
 def render_edited(text: str, cluster: Cluster, source: str = FILE_NAME) -> str:
-    """
-    The text with just what it takes to read back as `cluster`; comments and order stay.
+    """The text with just what it takes to read back as `cluster`; comments and order stay.
 
     Raises ConfigError for a text that is no valid cluster.toml, or that cannot be edited.
     """

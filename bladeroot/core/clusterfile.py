@@ -1,5 +1,4 @@
-"""
-cluster.toml -> `Cluster`. Pure: text in, inventory out; `core.clusteredit` is the way back.
+"""cluster.toml -> `Cluster`. Pure: text in, inventory out; `core.clusteredit` is the way back.
 
 What is wrong is said with file, line, key and what was expected.
 """
@@ -160,8 +159,7 @@ SECTIONS: Mapping[str, tuple[type[Any], tuple[Key, ...]]] = {
 
 
 def parse_cluster(text: str, source: str = FILE_NAME) -> Cluster:
-    """
-    The inventory that a cluster.toml describes; `source` is the file's name for errors.
+    """The inventory that a cluster.toml describes; `source` is the file's name for errors.
 
     Raises ConfigError for what does not parse, InventoryError for what contradicts itself.
     """

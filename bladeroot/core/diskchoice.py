@@ -33,8 +33,7 @@ class Disk:
 
 
 def choose_disk(rule: DiskRule, disks: Sequence[Disk]) -> Disk:
-    """
-    The one disk that the rule fits. Raises DiskChoiceError for none or several, with what was seen.
+    """The one disk that the rule fits. Raises DiskChoiceError for none or several, with what was seen.
 
     That a disk is in use does not count here: the choice depends on what does not change.
     """

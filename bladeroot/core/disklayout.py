@@ -1,5 +1,4 @@
-"""
-How a disk is cut. No I/O: what is on the disk comes in, a plan and the text for sfdisk go out.
+"""How a disk is cut. No I/O: what is on the disk comes in, a plan and the text for sfdisk go out.
 
 A disk is GPT: BIOS boot, ESP, slot A, [slot B], and `data` in what is left. What already is where the plan
 wants it and holds the right filesystem is kept; so an install that was cut off goes on where it was.
@@ -146,8 +145,7 @@ def plan_disk(
     committed: Use | None = None,
     wipe_data: bool = False,
 ) -> DiskPlan:
-    """
-    How to cut a disk. `committed` is the slot that boots now; `image_bytes` is the OS, uncompressed.
+    """How to cut a disk. `committed` is the slot that boots now; `image_bytes` is the OS, uncompressed.
 
     A valid `data` is kept where it is, and takes no part in the sum of sizes, unless `wipe_data`. Raises
     DiskTooSmallError, and DiskError where the layout and a `data` that must be kept exclude each other.
@@ -211,8 +209,7 @@ def render_plan(plan: DiskPlan, disk: Disk) -> list[str]:
 
 
 def render_mkfs(partition: Partition, device: Path, uuid: str, *, small_esp: bool = False) -> list[str]:
-    """
-    The argv that makes the partition's filesystem with that UUID. Raises DiskError for one without.
+    """The argv that makes the partition's filesystem with that UUID. Raises DiskError for one without.
 
     `small_esp`: FAT32 has no room for its least number of clusters (65,525), leave the choice to mkfs.
     """

@@ -1,5 +1,4 @@
-"""
-Frames: which members share one, and the index that says what each frame is.
+"""Frames: which members share one, and the index that says what each frame is.
 
 Laid end to end the frames are one tar archive: every directory, the body, hard links, every directory
 again (so that GNU tar too restores their times) with those of its symlinks that lead out of it, the end
@@ -183,8 +182,7 @@ def choose_cut_sizes(members: Iterable[Member]) -> CutSizes:
 def plan_frames(
     members: Sequence[Member], package_of: Mapping[bytes, str], cuts: CutSizes | None = None
 ) -> Iterator[PlannedFrame]:
-    """
-    The frames of an archive of these members, in order, whatever order the members come in.
+    """The frames of an archive of these members, in order, whatever order the members come in.
 
     Lazy: holds no more than a frame's headers at a time.
     """
@@ -224,8 +222,7 @@ def _sort_members(members: Sequence[Member], package_of: Mapping[bytes, str]) ->
 
 
 def _is_linked_late(member: Member) -> bool:
-    """
-    Symlinks that GNU tar makes at its very end (extract.c, `create_placeholder_file`).
+    """Symlinks that GNU tar makes at its very end (extract.c, `create_placeholder_file`).
 
     It gets their directory's time right only if they follow the directory's last entry.
     """
@@ -287,8 +284,7 @@ def _plan_section(members: Iterable[Member], cuts: CutSizes, tail: bytes = b"") 
 
 
 def _is_cut_before(member: Member, size: int, filled: int, cuts: CutSizes) -> bool:
-    """
-    Where to cut hangs on the names of members near by, so that a change somewhere moves no cut elsewhere.
+    """Where to cut hangs on the names of members near by, so that a change somewhere moves no cut elsewhere.
 
     Every byte has the same chance: frames come out at 2 `least` on average, of small files or large.
     """

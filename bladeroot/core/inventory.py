@@ -67,8 +67,7 @@ def make_blades(
     first_address: str | None = None,
     **fields: Any,
 ) -> list[Blade]:
-    """
-    Blades that have `fields` in common. One blade takes all the MACs; of several each takes one, in order.
+    """Blades that have `fields` in common. One blade takes all the MACs; of several each takes one, in order.
     Addresses count up from the first. Raises ConfigError, InventoryError.
     """
     shared = _share_macs(names, macs)
@@ -97,8 +96,7 @@ def count_addresses(first: str, count: int) -> list[str]:
 
 
 def set_blades(cluster: Cluster, names: Sequence[str], settings: Mapping[str, str]) -> Cluster:
-    """
-    The cluster with keys of some blades changed; an empty value puts back the default. For several blades
+    """The cluster with keys of some blades changed; an empty value puts back the default. For several blades
     `macs` is one for each and `address` counts up. Facts are `fact.NAME`. Raises UsageError, InventoryError.
     """
     blades = {name: cluster.blade(name) for name in names}

@@ -25,8 +25,7 @@ _ISC_HOST = re.compile(r"host\s+(?P<name>\S+)\s*\{(?P<body>[^}]*)\}", re.DOTALL)
 def parse_blades(
     text: str, source: str, *, role: str | None = None, prefix_length: int | None = None
 ) -> list[dict[str, Any]]:
-    """
-    The blades of a CSV file with a header, of dnsmasq's `dhcp-host=` lines or of dhcpd's `host { … }`.
+    """The blades of a CSV file with a header, of dnsmasq's `dhcp-host=` lines or of dhcpd's `host { … }`.
 
     Each is what the file says, by field of `Blade`. `role` and `prefix_length` (for addresses without
     one) are for what it does not say. Raises ConfigError or InventoryError with file and line.

@@ -12,8 +12,7 @@ _MAX_LINKS = 40
 
 
 def follow_links(path: str, read_link: ReadLink, *, follow_last: bool = True) -> str | None:
-    """
-    The path without links, relative to the tree's top; None where links go round in a circle.
+    """The path without links, relative to the tree's top; None where links go round in a circle.
 
     Nothing that is named needs to exist. Without `follow_last` only the parents' links are followed.
     """

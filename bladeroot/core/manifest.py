@@ -161,8 +161,7 @@ def accept_manifest(
     *,
     lowest_serial: int = 1,
 ) -> Manifest:
-    """
-    The manifest, if a blade may believe it: signature, then cluster, then serial. Raises TrustError.
+    """The manifest, if a blade may believe it: signature, then cluster, then serial. Raises TrustError.
 
     Nothing of the body is looked at before its signature is known to be good.
     """

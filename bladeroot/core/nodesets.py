@@ -1,5 +1,4 @@
-"""
-Sets of blades, as ClusterShell writes them: `web[01-40]`, `db1,db2`, `@web` (a role), `@all`, `a!b`, `a&b`.
+"""Sets of blades, as ClusterShell writes them: `web[01-40]`, `db1,db2`, `@web` (a role), `@all`, `a!b`.
 
 Besides, `!` may stand inside of brackets: `web[01-40,!07]`. Groups come from the inventory alone; what
 /etc/clustershell says about groups is never looked at. The one door to ClusterShell.
@@ -37,8 +36,7 @@ class _Roles(GroupSource):  # type: ignore[misc]
 
 
 def find_blades(text: str, cluster: Cluster) -> list[Blade]:
-    """
-    The blades of a set, in its natural order (web2 before web10).
+    """The blades of a set, in its natural order (web2 before web10).
 
     Raises InventoryError for what is not a set, for an unknown name, and for an empty set.
     """

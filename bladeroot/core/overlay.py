@@ -1,5 +1,4 @@
-"""
-Layers -> one set of entries for a blade: which file wins, what is deleted, which services start.
+"""Layers -> one set of entries for a blade: which file wins, what is deleted, which services start.
 
 Later layers win: over a file, a deletion, a mode, or a service switch of an earlier one. No I/O: layers
 come read, and the snapshot as a view.
@@ -49,8 +48,7 @@ class Layer:
 
 @frozen
 class MergedOverlay:
-    """
-    What a blade gets: deletions first, then entries with parents before what is in them.
+    """What a blade gets: deletions first, then entries with parents before what is in them.
 
     `notes` are for a person to look at: settings that came to nothing.
     """
@@ -63,8 +61,7 @@ class MergedOverlay:
 def merge_layers(
     layers: Sequence[Layer], facts: TemplateFacts, snapshot: SnapshotView | None
 ) -> MergedOverlay:
-    """
-    Lay the layers over the snapshot, in their order.
+    """Lay the layers over the snapshot, in their order.
 
     Without a snapshot (None) files and fixed deletions are as they would be where nothing exists, owners
     are names only, and services stay switches. Raises OverlayError with the layer's file.

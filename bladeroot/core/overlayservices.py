@@ -48,8 +48,7 @@ class _Chosen:
 def apply_switches(
     tree: OverlayTree, layers: Sequence[tuple[str, Sequence[ServiceSwitch]]], *, has_units: bool
 ) -> tuple[tuple[SwitchResult, ...], tuple[str, ...]]:
-    """
-    Do what the layers (name, switches) want, the last layer's word for each unit; and notes for people.
+    """Do what the layers (name, switches) want, the last layer's word for each unit; and notes for people.
 
     What a later layer than the switch's, or the same, itself says about a link in files or deletions
     stays. Without units to look at (`has_units` False) nothing is laid over the tree. Raises OverlayError.

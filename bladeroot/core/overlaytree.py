@@ -1,5 +1,4 @@
-"""
-A snapshot as it looks with layers laid over it: which entry wins, what is deleted, where a path leads.
+"""A snapshot as it looks with layers laid over it: which entry wins, what is deleted, where a path leads.
 
 Paths are relative to the snapshot, without a leading slash. Symbolic links in a path's parents are
 followed inside of the snapshot, so that `/lib/x` lands in `/usr/lib` where the snapshot has it so.
@@ -143,8 +142,7 @@ class OverlayTree:
         return real
 
     def put(self, entry: OverlayEntry) -> OverlayEntry | None:
-        """
-        Lay one entry over the tree, with the parents that it needs; the entry as it came to stand.
+        """Lay one entry over the tree, with the parents that it needs; the entry as it came to stand.
 
         A directory that is already there stays as it is (None). Raises OverlayError where a file would
         replace a directory or the other way round.
@@ -184,8 +182,7 @@ class OverlayTree:
         return True
 
     def glob(self, pattern: str) -> list[str]:
-        """
-        The canonical paths that fit a shell pattern: `*` stays within a name, `**` is any directories.
+        """The canonical paths that fit a shell pattern: `*` stays within a name, `**` is any directories.
 
         Links in the fixed and in the matched parents are followed, the last name's is not.
         """

@@ -1,5 +1,4 @@
-"""
-The lowest layer, which bladeroot makes for a blade: its name, its network, what it takes to be root.
+"""The lowest layer, which bladeroot makes for a blade: its name, its network, what it takes to be root.
 
 Any layer of the cluster folder may replace any of it. Pure.
 """
@@ -33,8 +32,7 @@ def make_own_layer(
     cluster_toml: str,
     has_unit: Callable[[str], bool],
 ) -> tuple[Layer, tuple[str, ...]]:
-    """
-    The layer, and notes about what could not be done. `trusted_keys`: public key files by name.
+    """The layer, and notes about what could not be done. `trusted_keys`: public key files by name.
 
     An address of the inventory is given to the interface with the blade's first MAC address: by
     NetworkManager where the snapshot has it, or else by systemd-networkd.

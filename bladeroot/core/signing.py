@@ -1,5 +1,4 @@
-"""
-Ed25519 signatures, with a purpose bound into what is signed. The one door to PyNaCl; no I/O.
+"""Ed25519 signatures, with a purpose bound into what is signed. The one door to PyNaCl; no I/O.
 
 A signature over one kind of document can never be passed off as one over another: what is signed is
 the purpose, a NUL byte, and the document.

@@ -1,5 +1,4 @@
-"""
-Which path of a snapshot is runtime, extras, or left out: `split.rules`, in dpkg's `path-exclude` habit.
+"""Which path of a snapshot is runtime, extras, or left out: `split.rules`, in dpkg's `path-exclude` habit.
 
 A line is `runtime PATTERN`, `extras PATTERN` or `leave-out PATTERN`; the last line that matches a path
 decides, and what no line matches is runtime. Pure.
@@ -73,8 +72,7 @@ def _compile(rules: Sequence[SplitRule]) -> _Classify:
 
 
 def _make_classifier(rules: Sequence[SplitRule]) -> _Classify:
-    """
-    A function that classifies a path. It keeps one regular expression for each upper directory
+    """A function that classifies a path. It keeps one regular expression for each upper directory
     (`/usr/share/`), of those rules alone that could match there: several times faster than one for all.
     """
     prefixed = [(_WILDCARD.split(rule.pattern, maxsplit=1)[0], rule) for rule in rules]
@@ -143,8 +141,7 @@ def _parse_rule(words: list[str], line: int, where: str) -> SplitRule:
 
 
 def split_members(members: Sequence[Member], rules: SplitRules) -> Mapping[Part, list[Member]]:
-    """
-    Every member in the part that it goes to, in the order given.
+    """Every member in the part that it goes to, in the order given.
 
     The names of one hard-linked file stay together (runtime before extras before left out). A directory
     goes where it is needed: runtime and extras each have the parents of what they hold, so a directory

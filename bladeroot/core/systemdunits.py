@@ -1,5 +1,4 @@
-"""
-Which links a unit's [Install] section asks for: what `systemctl enable` would make, without systemd.
+"""Which links a unit's [Install] section asks for: what `systemctl enable` would make, without systemd.
 
 After systemd.unit(5) and the rules of `systemctl --root`. Pure: units are looked up by a function that
 the caller passes in. Drop-ins (`x.service.d/`) are not read for [Install] sections.
@@ -136,8 +135,7 @@ def _read_install_lines(text: str) -> Iterator[tuple[str, str]]:
 
 
 def plan_enable(name: str, find: FindUnit, passed_over: Collection[str] = ()) -> tuple[UnitLink, ...]:
-    """
-    The links that enabling a unit makes, its `Also=` units included but for those `passed_over`.
+    """The links that enabling a unit makes, its `Also=` units included but for those `passed_over`.
 
     Raises OverlayError where there is no such unit, or nothing would start it. What `Also=` names and
     does not exist is passed over, as systemctl does.
@@ -160,8 +158,7 @@ def plan_disable(name: str, find: FindUnit, passed_over: Collection[str] = ()) -
 
 
 def is_link_of(path: str, target: str, units: Collection[str]) -> bool:
-    """
-    Whether a link below etc/systemd/system starts one of the units, or is another name of one.
+    """Whether a link below etc/systemd/system starts one of the units, or is another name of one.
 
     A template stands for all of its instances.
     """

@@ -1,5 +1,4 @@
-"""
-Tar members and how they are written: POSIX.1-2001 pax, with GNU's and star's well-known extensions.
+"""Tar members and how they are written: POSIX.1-2001 pax, with GNU's and star's well-known extensions.
 
 Deterministic; pax records only where the plain ustar header cannot say it. Names are bytes. No I/O.
 `tarparse` is the inverse.
@@ -52,8 +51,7 @@ TYPE_OF_KIND = dict(zip(MemberKind, (b"0", b"1", b"2", b"3", b"4", b"5", b"6"), 
 
 @frozen
 class Member:
-    """
-    One name of a tree and all that is to be known about it but a file's bytes.
+    """One name of a tree and all that is to be known about it but a file's bytes.
 
     `path` is relative, without "." or ".." components or a slash at its end; the tree's own top directory
     is `b""`. A hard link repeats the metadata of the file that it is a name of.

@@ -46,8 +46,7 @@ class Head:
 
 
 def parse_heads(buffer: memoryview) -> Iterator[Head]:
-    """
-    The members of a buffer that begins with a header.
+    """The members of a buffer that begins with a header.
 
     The last member's content may run past the buffer's end, which is for the caller to judge. Stops after
     the end-of-archive blocks. Raises ArtefactError.

@@ -1,5 +1,4 @@
-"""
-`*.j2` files of overlays: Jinja2 with facts about the blade and its cluster. The one door to Jinja2; no I/O.
+"""`*.j2` files of overlays: Jinja2 with facts about blade and cluster. The one door to Jinja2; no I/O.
 
 Whatever has no value is undefined, and using it is an error; `{{ blade.rack | default("none") }}` and
 `{% if blade.rack is defined %}` say what to do without.

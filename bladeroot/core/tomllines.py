@@ -1,5 +1,4 @@
-"""
-On which line of a TOML text each key stands: what the parsers of TOML do not tell. Pure.
+"""On which line of a TOML text each key stands: what the parsers of TOML do not tell. Pure.
 
 For texts that `tomllib` has accepted; so the scanner only has to know where statements end.
 """

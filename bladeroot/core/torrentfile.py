@@ -1,5 +1,4 @@
-"""
-BitTorrent v2 metadata (BEP 52), made and read without hashing anything twice. No I/O.
+"""BitTorrent v2 metadata (BEP 52), made and read without hashing anything twice. No I/O.
 
 Every artefact is a v2-only torrent in which no file is longer than a piece. So each file is one piece,
 its *file root* names its bytes for ever (whatever torrent it is in), and there are no piece layers.
@@ -76,8 +75,7 @@ def choose_piece_length(largest_file_bytes: int) -> int:
 
 
 def build_torrent(name: str, files: Iterable[TorrentFile]) -> bytes:
-    """
-    The `.torrent` of files whose roots are known: bencoded, deterministic.
+    """The `.torrent` of files whose roots are known: bencoded, deterministic.
 
     Needs at least two files, none of them empty: libtorrent takes a torrent of one file for that file.
     """
@@ -95,8 +93,7 @@ def build_torrent(name: str, files: Iterable[TorrentFile]) -> bytes:
 
 
 def parse_torrent(data: bytes, expected_info_hash: str | None = None) -> Torrent:
-    """
-    Read a `.torrent` from anybody. Raises ArtefactError unless it is of the kind that this module makes
+    """Read a `.torrent` from anybody. Raises ArtefactError unless it is of the kind that this module makes
     and, if given, has the expected info-hash (which is all that a signed manifest needs to say).
 
     What the info-hash does not cover is not taken: no trackers, web seeds or nodes that nobody signed.

@@ -1,5 +1,4 @@
-"""
-Messages as bytes: attrs classes <-> msgpack. The one door to msgpack; no I/O.
+"""Messages as bytes: attrs classes <-> msgpack. The one door to msgpack; no I/O.
 
 `encode` is deterministic: the same message gives the same bytes, which is what gets signed. `decode`
 takes a size limit and believes nothing: whatever does not fit the class is one `NetworkError`. Keys that
@@ -52,8 +51,7 @@ def encode(message: Any) -> bytes:
 def decode(
     message_class: type[_Message], data: bytes, limit_bytes: int, *, most_containers: int | None = None
 ) -> _Message:
-    """
-    The message that the bytes are. Raises NetworkError for anything else, or for more than the limit.
+    """The message that the bytes are. Raises NetworkError for anything else, or for more than the limit.
 
     `most_containers` (lists and maps) is for large messages from anybody: an empty list is one byte here,
     and 64 in memory.

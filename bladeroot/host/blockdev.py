@@ -1,5 +1,4 @@
-"""
-Disks: found, opened, cut and formatted.
+"""Disks: found, opened, cut and formatted.
 
 A disk is a block device or a regular file; the file gets a loop device while it is open. Kernels without
 EFI partition support do not see a GPT by themselves, so partition nodes are always made with partx.
@@ -70,8 +69,7 @@ class OpenDisk:
 
 @contextmanager
 def open_disk(path: Path, *, read_only: bool = False) -> Iterator[OpenDisk]:
-    """
-    Take a whole disk (or a file that is one) for the length of the block.
+    """Take a whole disk (or a file that is one) for the length of the block.
 
     Raises DiskBusyError where anything of it is in use, DiskError where it is not a disk.
     """
@@ -130,8 +128,7 @@ def read_table(disk: OpenDisk) -> ExistingTable | None:
 
 
 def apply_partitions(disk: OpenDisk, plan: DiskPlan) -> None:
-    """
-    Cut the disk as planned, and make the partitions' nodes. A table that matches already is left alone.
+    """Cut the disk as planned, and make the partitions' nodes. A table that matches already is left alone.
 
     What is not kept loses its old signatures, so that nothing finds a filesystem that is no longer meant.
     """
@@ -266,8 +263,7 @@ def _explain_open(error: OSError) -> str:
 
 
 def _sync_partitions(device: Path) -> None:
-    """
-    Make the kernel's partitions what the table says. A disk without a table has none.
+    """Make the kernel's partitions what the table says. A disk without a table has none.
 
     Not by `partx --update`: where partitions moved over each other it leaves some out, and says all is well.
     """

@@ -1,5 +1,4 @@
-"""
-GRUB on a disk, for BIOS and UEFI at once, and which slot it boots.
+"""GRUB on a disk, for BIOS and UEFI at once, and which slot it boots.
 
 The BIOS boot code is written here, not by grub-bios-setup: so it needs no map of devices, is right on
 loop devices, and changes over with one write of one sector.
@@ -74,8 +73,7 @@ _HALF_BYTES = BIOS_BOOT_SIZE_BYTES // 2
 
 
 def build_boot_payload(snapshot: Path | None, out: Path) -> tuple[Path, ...]:
-    """
-    Make boot.img, core.img and grubx64.efi in `out`; the same input gives the same bytes.
+    """Make boot.img, core.img and grubx64.efi in `out`; the same input gives the same bytes.
 
     They are of the snapshot's GRUB where it has the version that grub-mkimage is of, else of this machine's.
     Raises SnapshotError where neither has both platforms.
@@ -91,8 +89,7 @@ def build_boot_payload(snapshot: Path | None, out: Path) -> tuple[Path, ...]:
 
 
 def install_boot_code(disk: OpenDisk, payload: Path, *, kernel_command_line: str = "") -> None:
-    """
-    Write GRUB for both firmwares, its grub.cfg, and a grubenv if there is none. Commits nothing.
+    """Write GRUB for both firmwares, its grub.cfg, and a grubenv if there is none. Commits nothing.
 
     A slot that is committed stays bootable at every instant. Raises ArtefactError for a broken payload.
     """
@@ -130,8 +127,7 @@ def write_slot_config(
 
 
 def commit_slot(disk: OpenDisk, slot: Use | None, facts: Mapping[str, str] | None = None) -> None:
-    """
-    Make GRUB boot this slot from now on (None: nothing); `facts` replace what else stands in grubenv.
+    """Make GRUB boot this slot from now on (None: nothing); `facts` replace what else stands in grubenv.
 
     The last thing of an install: one write of one sector. Raises DiskError if the slot has no config.
     """
@@ -152,8 +148,7 @@ def commit_slot(disk: OpenDisk, slot: Use | None, facts: Mapping[str, str] | Non
 
 
 def release_slot(disk: OpenDisk, plan: DiskPlan) -> bool:
-    """
-    Before anything is formatted: if the plan does not keep the slot that boots now, let nothing boot.
+    """Before anything is formatted: if the plan does not keep the slot that boots now, let nothing boot.
 
     Else a power cut would leave a disk that boots half a system. True where something was released.
     """
@@ -218,8 +213,7 @@ def _opened(device: Path) -> Iterator[int]:
 
 
 def _write_bios_code(disk: OpenDisk, boot: bytes, core: bytes) -> None:
-    """
-    Write core.img to the half of its partition that is not in use, then point sector 0 to it.
+    """Write core.img to the half of its partition that is not in use, then point sector 0 to it.
 
     With nothing to change nothing is written.
     """

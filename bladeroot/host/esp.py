@@ -34,8 +34,7 @@ def read_esp_file(disk: OpenDisk, path: str) -> bytes | None:
 
 
 def write_esp_file(disk: OpenDisk, path: str, data: bytes | str) -> bool:
-    """
-    Make the file hold these bytes; False where it did already, and nothing was written.
+    """Make the file hold these bytes; False where it did already, and nothing was written.
 
     FAT cannot replace a file at once: for an instant only `<path>.new` is there, which is whole.
     """
@@ -78,8 +77,7 @@ def has_sound_grubenv(disk: OpenDisk) -> bool:
 
 
 def write_grubenv(disk: OpenDisk, values: dict[str, str]) -> None:
-    """
-    Replace GRUB's variables, in place and in one write of one sector: after a power cut all or none hold.
+    """Replace GRUB's variables, in place and in one write of one sector: after a power cut all or none hold.
 
     Raises DiskError where the ESP has no grubenv (`install_boot_code` makes it).
     """

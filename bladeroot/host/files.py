@@ -16,8 +16,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def write_atomically(path: Path, data: bytes | str, *, mode: int = 0o644) -> None:
-    """
-    Replace `path` by these bytes at once: after a crash it is the old file or the new one.
+    """Replace `path` by these bytes at once: after a crash it is the old file or the new one.
 
     The new file is private until it is whole. Raises NoRoomError where there is no room.
     """

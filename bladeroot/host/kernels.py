@@ -23,8 +23,7 @@ _LINKS = (
 
 
 def resolve_inside(root: Path, path: str) -> Path:
-    """
-    Where `path` leads as seen from inside `root`, all symbolic links followed and none let outside.
+    """Where `path` leads as seen from inside `root`, all symbolic links followed and none let outside.
 
     The result need not exist. Raises SnapshotError for a loop.
     """
@@ -42,8 +41,7 @@ def resolve_inside(root: Path, path: str) -> Path:
 
 
 def version_key(version: str) -> list[tuple[int, str] | int]:
-    """
-    Sorts versions as dpkg does: digits as numbers, letters before other characters, `~` before the end.
+    """Sorts versions as dpkg does: digits as numbers, letters before other characters, `~` before the end.
 
     (deb-version(7), without epochs.)
     """
@@ -69,8 +67,7 @@ def find_kernel_images(root: Path) -> list[tuple[str, Path]]:
 
 
 def find_boot_files(root: Path) -> tuple[Path, Path]:
-    """
-    The newest kernel that has an initrd, and that initrd.
+    """The newest kernel that has an initrd, and that initrd.
 
     Raises SnapshotError saying which of the two is missing.
     """
@@ -89,8 +86,7 @@ def find_boot_files(root: Path) -> tuple[Path, Path]:
 
 
 def find_kernels(root: Path) -> tuple[KernelFiles, ...]:
-    """
-    What GRUB shall try to boot in a tree, in order: the distribution's links, then the newest kernel.
+    """What GRUB shall try to boot in a tree, in order: the distribution's links, then the newest kernel.
 
     The links (Debian keeps /vmlinuz, openSUSE /boot/vmlinuz) follow a kernel that is upgraded in the slot
     later; the files by name are there when the links are not. Raises SnapshotError where there is none.

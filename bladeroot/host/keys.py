@@ -48,8 +48,7 @@ def render_secret_key(key: SecretKey, passphrase: str | None, comment: str) -> s
 
 
 def write_secret_key(path: Path, text: str) -> None:
-    """
-    Put the key where only its owner reads it: mode 0600, in a directory of mode 0700 if that is new.
+    """Put the key where only its owner reads it: mode 0600, in a directory of mode 0700 if that is new.
 
     Raises SigningKeyError where a file is already: a key is never overwritten.
     """

@@ -1,5 +1,4 @@
-"""
-A loop device for a file: it goes with this process, however and at whatever instant that ends.
+"""A loop device for a file: it goes with this process, however and at whatever instant that ends.
 
 Not by losetup(8): between its attaching a device and our knowing which one, a signal would leave it behind.
 """
@@ -33,8 +32,7 @@ _ATTEMPTS = 64
 
 @contextmanager
 def attached_loop(file: Path, *, read_only: bool = False) -> Iterator[Path]:
-    """
-    The loop device that shows the file, for the length of the block; its partitions go with it.
+    """The loop device that shows the file, for the length of the block; its partitions go with it.
 
     It is let go of by its last user (LO_FLAGS_AUTOCLEAR): there is nothing to undo. Raises DiskError.
     """

@@ -79,8 +79,7 @@ def read_space(path: Path) -> Space:
 
 
 def enter_own_namespace() -> None:
-    """
-    From now on, let what this process mounts be seen by nobody else, and go with it however it ends.
+    """From now on, let what this process mounts be seen by nobody else, and go with it however it ends.
 
     What others mount and unmount is still seen. Call it before there are threads: each has its own.
     """
@@ -96,8 +95,7 @@ def enter_own_namespace() -> None:
 def mounted(
     device: Path, directory: Path, *, filesystem: str | None = None, options: Sequence[str] = ()
 ) -> Iterator[Path]:
-    """
-    Mount a device on a directory (made if it is not there) for the length of the block; yields it.
+    """Mount a device on a directory (made if it is not there) for the length of the block; yields it.
 
     Raises DiskError where it cannot be mounted, DiskBusyError where it could only be unmounted lazily.
     """

@@ -25,8 +25,7 @@ class PrunedDepot:
 def prune_depot(
     depot: Depot, keep: int, *, spare: Collection[Artefact] = (), dry_run: bool = False
 ) -> PrunedDepot:
-    """
-    Drop all but the `keep` highest generations, then artefacts and frames that nothing needs.
+    """Drop all but the `keep` highest generations, then artefacts and frames that nothing needs.
 
     `spare` are artefacts that stay all the same. Call it with the depot's lock held. Raises DepotError
     where a manifest that is to be kept cannot be read: what it needs is not known.

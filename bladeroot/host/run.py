@@ -92,8 +92,7 @@ def run(
     check: bool = True,
     timeout_s: float | None = None,
 ) -> Completed:
-    """
-    Run a program to its end, with its output captured as text.
+    """Run a program to its end, with its output captured as text.
 
     `environment` is added to this process's own. Raises MissingToolError, and ToolError where it times
     out or, with `check`, ends with a code other than 0.
@@ -145,8 +144,7 @@ def start_process(
     new_group: bool = False,
     ends_with_parent: bool = False,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """
-    A child that lives no longer than the `with` block: terminated, then killed.
+    """A child that lives no longer than the `with` block: terminated, then killed.
 
     `new_group` puts it into a process group of its own, and ends the whole group. `ends_with_parent`: it
     gets SIGTERM even if this process is killed, or the thread that started it ends (PR_SET_PDEATHSIG).

@@ -13,8 +13,7 @@ from bladeroot.host.archive.scan import KIND_OF_FORMAT, read_xattrs
 
 
 class SnapshotTree:
-    """
-    A snapshot as `core.overlaytree.SnapshotView`. What was looked at once is taken to stay as it is.
+    """A snapshot as `core.overlaytree.SnapshotView`. What was looked at once is taken to stay as it is.
 
     Raises SnapshotError where the path is not a directory with an `etc` in it.
     """

@@ -56,8 +56,7 @@ class ClusterFolder:
 
     @classmethod
     def open(cls, path: Path | None = None) -> ClusterFolder:
-        """
-        Read the folder at `path`, or at $BLADEROOT_CLUSTER, or at /etc/bladeroot.
+        """Read the folder at `path`, or at $BLADEROOT_CLUSTER, or at /etc/bladeroot.
 
         Raises ConfigError or InventoryError with file, line, key and what was expected.
         """
@@ -107,8 +106,7 @@ class ClusterFolder:
         return read_secret_key(path or self.secret_key_path, ask_passphrase)
 
     def save(self, cluster: Cluster) -> ClusterFolder:
-        """
-        Write the inventory back, keeping what a person wrote into the file; gives the folder as it is then.
+        """Write the inventory back, keeping what a person wrote into the file; the folder as it is then.
 
         Raises ConfigError if the file is not any more what this folder was opened with.
         """
@@ -144,8 +142,7 @@ def init_cluster(
     passphrase: str | None = None,
     secret_key_path: Path | None = None,
 ) -> NewCluster:
-    """
-    Make a cluster folder and the operator's key; both are there afterwards, or neither.
+    """Make a cluster folder and the operator's key; both are there afterwards, or neither.
 
     `path` must not be there, or be an empty directory. Roles that blades name are made too. Raises
     ConfigError, InventoryError, SigningKeyError.

@@ -48,8 +48,7 @@ class Followed:
 def follow_root(
     cluster: Cluster, blade: str, *, root: str | None = None, wait_s: float, reporter: Reporter
 ) -> Iterator[Followed]:
-    """
-    Find the cluster's root (or take `root`, as `host:port`) and be in its swarms for the length of the block.
+    """Find the cluster's root (or take `root`, as `host:port`) and be in its swarms for the whole block.
 
     Raises NoRootFoundError, NetworkError.
     """

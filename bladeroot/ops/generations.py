@@ -84,8 +84,7 @@ def find_problems(
     *,
     known: Collection[str] = (),
 ) -> dict[str, list[str]]:
-    """
-    What is wrong with a generation: by artefact's kind, and under `manifest`; empty when all is well.
+    """What is wrong with a generation: by artefact's kind, and under `manifest`; empty when all is well.
 
     Reads every byte. Artefacts whose info-hash is in `known` were read already and are passed over.
     """
@@ -107,8 +106,7 @@ def find_problems(
 
 
 def write_artefact(depot: Depot, artefact: Artefact, write: Callable[[bytes], object]) -> int:
-    """
-    Write an artefact's files laid end to end: for runtime and extras an ordinary `.tar.zst`.
+    """Write an artefact's files laid end to end: for runtime and extras an ordinary `.tar.zst`.
 
     Each file is checked before it is written. Returns the bytes written. Raises ArtefactError, DepotError.
     """

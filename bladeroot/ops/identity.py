@@ -1,5 +1,4 @@
-"""
-What makes an installed blade itself: machine-id, SSH host keys, fstab, and the record of the install.
+"""What makes an installed blade itself: machine-id, SSH host keys, fstab, and the record of the install.
 
 machine-id and host keys are made once and kept in the depot's `identity/`, on the `data` partition: a
 reimaged blade is the same machine to its log server and to everybody's known_hosts.
@@ -38,8 +37,7 @@ def write_machine_id(slot: Path, identity: Path) -> str:
 
 
 def write_host_keys(slot: Path, identity: Path) -> bool:
-    """
-    Give the tree the blade's SSH host keys, new ones if the blade has none; False without an sshd.
+    """Give the tree the blade's SSH host keys, new ones if the blade has none; False without an sshd.
 
     The tree's own ssh-keygen makes them, so they are of the kinds that its sshd wants.
     """

@@ -81,8 +81,7 @@ def choose_install_disk(
     blade_name: str,
     named: Path | None = None,
 ) -> Disk:
-    """
-    The disk to install on: the one that was named, or the one that the blade's rule in the manifest fits.
+    """The disk to install on: the one that was named, or the one that the blade's rule in the manifest fits.
 
     The manifest is checked before any disk is looked at. Raises TrustError, InventoryError, DiskChoiceError.
     """
@@ -107,8 +106,7 @@ def plan_install(
     wipe_data: bool = False,
     again: bool = False,
 ) -> InstallPlan:
-    """
-    Check the manifest, and only then look at the disk and decide what becomes of it.
+    """Check the manifest, and only then look at the disk and decide what becomes of it.
 
     A disk that boots this very generation as this blade is not installed anew, unless `again` or `wipe_data`.
     Raises TrustError, InventoryError, DiskTooSmallError, DiskError.

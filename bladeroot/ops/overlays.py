@@ -1,5 +1,4 @@
-"""
-A blade's overlay, from the cluster folder's layers: bladeroot's own, cluster, role, blade; later wins.
+"""A blade's overlay, from the cluster folder's layers: bladeroot's own, cluster, role, blade; later wins.
 
 The archive is deterministic: the same layers over the same snapshot are the same bytes on any machine.
 For that, times come from contents (see `_content_time`), owners from [modes], and a file's mode from the
@@ -73,8 +72,7 @@ class BuiltOverlay:
 
 
 class OverlayBuilder:
-    """
-    Plans and builds the overlays of a cluster's blades; what it has read once is taken to stay as it is.
+    """Plans and builds the overlays of a cluster's blades; what it has read once is taken to stay as it is.
 
     `layers_folder` holds `cluster/`, `role/<role>/` and `blade/<blade>/`; `trusted_keys` are public key
     files by name. Raises OverlayError, and SnapshotError for a path that is no snapshot.
@@ -228,8 +226,7 @@ def _make_plain(entry: OverlayEntry) -> PlainEntry:
 
 
 def _content_time(entry: OverlayEntry) -> int:
-    """
-    A time (seconds) that is the same on every machine, and another when the content is another: what
+    """A time (seconds) that is the same on every machine, and another when the content is another: what
     compares times to see a change (HTTP's ETag, Python's .pyc, systemd's "unit changed on disk") sees it.
     """
     if entry.kind is not EntryKind.FILE:

@@ -1,5 +1,4 @@
-"""
-Promote: this machine takes the root role, with what its depot holds. Nothing is built, nothing moves.
+"""Promote: this machine takes the root role, with what its depot holds. Nothing is built, nothing moves.
 
 A root announces itself, answers the control service, and seeds. Its state is soft: whatever is known of
 the room is what blades report, and they will report it to the next root as well.
@@ -217,8 +216,7 @@ def take_root_role(
     upload_limit: int = 0,
     reporter: Reporter = ignore,
 ) -> Iterator[RootRole]:
-    """
-    Be root for the length of the block: seed, serve, announce. `upload_limit` is in bytes per second.
+    """Be root for the length of the block: seed, serve, announce. `upload_limit` is in bytes per second.
 
     What blades report comes through `reporter`, and so do the root's own swarms. Raises DepotError without
     a generation, PortTakenError, NetworkError.

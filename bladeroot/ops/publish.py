@@ -1,5 +1,4 @@
-"""
-Publish: a snapshot becomes the next generation in the depot.
+"""Publish: a snapshot becomes the next generation in the depot.
 
 Plan (scan and split), pack runtime and extras, render every blade's overlay, make the boot code, sign.
 The manifest is written last: until then the depot has some frames more, and nothing else.
@@ -64,8 +63,7 @@ class Published:
 
 
 def plan_publish(folder: ClusterFolder, snapshot: Path, reporter: Reporter = ignore) -> PublishPlan:
-    """
-    Scan the snapshot and split it by the cluster folder's rules; nothing is written.
+    """Scan the snapshot and split it by the cluster folder's rules; nothing is written.
 
     Raises SnapshotError where it is none, ConfigError for bad rules, InventoryError without blades.
     """
@@ -86,8 +84,7 @@ def publish_snapshot(
     threads: int | None = None,
     reporter: Reporter = ignore,
 ) -> Published:
-    """
-    Make the plan the depot's next generation. The same tree gives the same artefacts; if blades and
+    """Make the plan the depot's next generation. The same tree gives the same artefacts; if blades and
     settings are the same too, there is no new generation.
 
     Raises SnapshotError, OverlayError, DepotFullError, DepotError, ToolError.

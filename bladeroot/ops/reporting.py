@@ -1,5 +1,4 @@
-"""
-Telling the root what happens here: events, gathered and sent about once a second.
+"""Telling the root what happens here: events, gathered and sent about once a second.
 
 Reports are for people and for finding peers. A root that does not answer costs nothing but being shown,
 and nothing that goes wrong here ends the work that is reported.
@@ -27,8 +26,7 @@ _ANY_REPORT = Report(cluster_id="", blade="", session="", sequence=1)
 
 
 class RootReporter:
-    """
-    A reporter that reports to a root, in a thread of its own, while its `with` block runs.
+    """A reporter that reports to a root, in a thread of its own, while its `with` block runs.
 
     Of progress and swarm statistics only the latest is sent; leaving the block sends what is left.
     """

@@ -1,5 +1,4 @@
-"""
-What a disk carries already: an install that finds the very generation there does only what is left.
+"""What a disk carries already: an install that finds the very generation there does only what is left.
 
 What counts is what the disk itself says (`etc/bladeroot/installed.json` in the slot that it boots), whatever
 a root believes: a blade that is told again to do what is done does not start from the beginning.

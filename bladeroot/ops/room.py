@@ -11,8 +11,7 @@ from bladeroot.host.pruning import prune_depot
 
 
 class RoomMaker:
-    """
-    Drops from a depot what the wanted generation does not need, a little more each time it is called.
+    """Drops from a depot what the wanted generation does not need, a little more each time it is called.
 
     First the rests of fetches that were given up, then older generations, the oldest first.
     """

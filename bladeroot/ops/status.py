@@ -62,8 +62,7 @@ def _make_printable(value: Any) -> Any:
 def find_room(
     cluster: Cluster | None, *, root: str | None = None, wait_s: float, reporter: Reporter = ignore
 ) -> RootClient:
-    """
-    The root to ask: `root` (host:port), or one that the inventory or mDNS knows; without an inventory
+    """The root to ask: `root` (host:port), or one that the inventory or mDNS knows; without an inventory
     that of any cluster. Raises NoRootFoundError, NetworkError, UsageError.
     """
     if root is not None:

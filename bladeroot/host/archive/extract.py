@@ -46,8 +46,7 @@ class _SplitFile:
 
 
 class Extraction:
-    """
-    An archive being extracted into `target`: `submit` every frame, in any order, then `finish`.
+    """An archive being extracted into `target`: `submit` every frame, in any order, then `finish`.
 
     Thread-safe; holds a few frames in memory, not more. What exists is replaced, not written through.
     Directories get their metadata, and hard links are made, by `finish`. `are_verified` says that whoever
@@ -96,8 +95,7 @@ class Extraction:
         self._stop()
 
     def submit(self, number: int, frame: bytes) -> None:
-        """
-        Take the bytes of file `frame_name(number)`; one that came before is passed over.
+        """Take the bytes of file `frame_name(number)`; one that came before is passed over.
 
         Waits while others are being worked on.
 

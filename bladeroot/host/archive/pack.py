@@ -57,8 +57,7 @@ def pack_members(
     reporter: Reporter = ignore,
     step: str = "pack",
 ) -> PackResult:
-    """
-    Read, compress and hash the members of the tree at `root`, and hand every file of the archive to `write`.
+    """Read, compress and hash the members of the tree at `root`; `write` gets every file of the archive.
 
     The same members and contents give the same bytes. Holds a few frames in memory, not more. Raises
     SnapshotError if a file is not as it was when the tree was scanned.

@@ -1,5 +1,4 @@
-"""
-Overlays' archives: ordinary `.tar.zst`, made in memory, with deletions as OCI whiteouts.
+"""Overlays' archives: ordinary `.tar.zst`, made in memory, with deletions as OCI whiteouts.
 
 OCI image layer specification, "Whiteouts": an empty file `.wh.NAME` deletes NAME of the layers below,
 `.wh..wh..opq` all that is in its directory.
@@ -50,8 +49,7 @@ def make_whiteout(path: bytes) -> PlainEntry:
 
 
 def pack_plain(entries: Iterable[PlainEntry], *, level: int = 12) -> bytes:
-    """
-    The entries as one `.tar.zst`: the same bytes whatever their order.
+    """The entries as one `.tar.zst`: the same bytes whatever their order.
 
     Raises ArtefactError for a path that leads out of the tree, ValueError for one that is there twice.
     """
@@ -75,8 +73,7 @@ def pack_plain(entries: Iterable[PlainEntry], *, level: int = 12) -> bytes:
 
 
 def extract_plain(archive: bytes | Path, target: Path) -> None:
-    """
-    Put an overlay's archive over a tree: deletions first, then files in place of what was there.
+    """Put an overlay's archive over a tree: deletions first, then files in place of what was there.
 
     Directories that it only passes through keep their times. Raises ArtefactError for what is no such
     archive, SnapshotError for a file whose path goes through what is no directory there (a symlink).

@@ -42,8 +42,7 @@ def scan_tree(
     exclude: Exclude | None = None,
     reporter: Reporter = ignore,
 ) -> list[Member]:
-    """
-    All that is in a tree, its top directory (`b""`) first, in the order of paths.
+    """All that is in a tree, its top directory (`b""`) first, in the order of paths.
 
     Of several names of one file the first is the file, the others are hard links to it. With
     `one_file_system` a mount point is an empty directory. Sockets are left out with a note. Raises
@@ -168,8 +167,7 @@ def read_xattrs(path: bytes) -> tuple[tuple[bytes, bytes], ...]:
 
 
 def _find_segments(path: bytes, status: os.stat_result) -> Segments | None:
-    """
-    Where a sparse file holds data; None unless it has holes.
+    """Where a sparse file holds data; None unless it has holes.
 
     What is a hole hangs on the content alone once a file is sparse, so that a copy on another filesystem is
     the same member again.
@@ -240,8 +238,7 @@ def _coarsen(segments: list[tuple[int, int]], grain: int, size: int) -> list[tup
 
 
 def read_package_order(root: Path) -> Mapping[bytes, str]:
-    """
-    Path -> name of the package that it belongs to, from dpkg's database; empty where there is none.
+    """Path -> name of the package that it belongs to, from dpkg's database; empty where there is none.
 
     Paths are as they are on disk: what a package lists as /bin/x is usr/bin/x where /bin is a symlink.
     """

@@ -1,5 +1,4 @@
-"""
-Members placed into a tree on disk, never outside of it.
+"""Members placed into a tree on disk, never outside of it.
 
 Directories are opened one component at a time without following symlinks, and everything is created
 relative to them; what stood at a name is removed first, never written through.
@@ -256,8 +255,7 @@ class TreeWriter:
         return descriptor
 
     def reopen_file(self, path: bytes, identity: tuple[int, int]) -> int:
-        """
-        A file made before, to write more to; `identity` is its device and inode.
+        """A file made before, to write more to; `identity` is its device and inode.
 
         Raises ArtefactError if another has its name now.
         """

@@ -120,8 +120,7 @@ class SnapshotReport:
 
 
 def check_snapshot(path: Path, *, with_self: bool = True) -> SnapshotReport:
-    """
-    Look at a tree, changing nothing. `with_self`: bladeroot shall run in it, so its Python is a matter too.
+    """Look at a tree, changing nothing. `with_self`: bladeroot shall run in it, so its Python counts.
 
     Raises SnapshotError where the path is no snapshot at all.
     """
@@ -159,8 +158,7 @@ def require_ready(report: SnapshotReport) -> None:
 
 
 def adopt_snapshot(path: Path, *, with_self: bool = True) -> SnapshotReport:
-    """
-    Make an existing tree ready: check it, and put bladeroot into it. Returns what it is then.
+    """Make an existing tree ready: check it, and put bladeroot into it. Returns what it is then.
 
     Raises SnapshotError where something essential is missing; then nothing is changed.
     """

@@ -1,5 +1,4 @@
-"""
-A golden blade becomes a snapshot: rsync from a running system, here or over ssh, without what is its own.
+"""A golden blade becomes a snapshot: rsync from a running system, here or over ssh, without what is its own.
 
 A second capture of the same source into the same path is incremental.
 """
@@ -109,8 +108,7 @@ def capture_snapshot(
     dry_run: bool = False,
     reporter: Reporter = ignore,
 ) -> CaptureResult:
-    """
-    Make `path` the same as the source, but for what the rules leave out; what is more in it is deleted.
+    """Make `path` the same as the source, but for what the rules leave out; what is more in it is deleted.
 
     `path` must be new, empty, or an earlier capture of the same source. Raises SnapshotError where it is
     not, NetworkError where ssh does not get there, ToolError where rsync fails: then the capture is marked
@@ -172,8 +170,7 @@ def read_marker(path: Path) -> Mapping[str, object] | None:
 
 
 def choose_mounts(source: str, mountinfo: str, rules: CaptureRules, target: str = "") -> MountChoice:
-    """
-    Which filesystems mounted below `source` are part of the system.
+    """Which filesystems mounted below `source` are part of the system.
 
     Taken are local ones that hold an installation's files, unless the rules leave them out; what is mounted
     twice is taken once. What is mounted on `target`, the capture itself, is never taken.

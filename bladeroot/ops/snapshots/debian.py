@@ -98,8 +98,7 @@ def build_debian(
     with_self: bool = True,
     reporter: Reporter = ignore,
 ) -> Path:
-    """
-    Make `path` a bootable Debian with bladeroot in it (unless `with_self` is off); returns `path`.
+    """Make `path` a bootable Debian with bladeroot in it (unless `with_self` is off); returns `path`.
 
     It is made in a directory beside `path` and renamed when complete: a failure leaves nothing. `mirror`
     is one that mmdebstrap takes; without it this machine's apt sources for the suite are used. root has no
@@ -131,8 +130,7 @@ def build_debian(
 def ensure_cached_debian(
     cache_dir: Path | None = None, *, include: Iterable[str] = (), reporter: Reporter = ignore
 ) -> Path:
-    """
-    A Debian snapshot *without* bladeroot from the cache, made now if it is not there; do not change it.
+    """A Debian snapshot *without* bladeroot from the cache, made now if it is not there; do not change it.
 
     Processes that want the same one at the same time wait for the first. `clone_snapshot` copies it.
     """
@@ -171,8 +169,7 @@ def clone_snapshot(source: Path, path: Path) -> Path:
 
 
 def plan_mirrors(suite: str, sources: Sequence[str]) -> list[str]:
-    """
-    Of the one-line sources of a Debian machine those that are for this suite, as mmdebstrap takes them.
+    """Of the one-line sources of a Debian machine those that are for this suite, as mmdebstrap takes them.
 
     Only main, and without options: mmdebstrap finds the keyring. Empty where nothing fits: then it uses its
     own default.

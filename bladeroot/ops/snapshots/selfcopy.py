@@ -1,5 +1,4 @@
-"""
-bladeroot puts itself into a snapshot: the package, and of its dependencies what is installed here.
+"""bladeroot puts itself into a snapshot: the package, and of its dependencies what is installed here.
 
 One flat directory, /usr/lib/bladeroot, and /usr/bin/bladeroot, which uses the snapshot's own Python. The
 same installation always gives the same bytes, owners, modes and times.
@@ -65,8 +64,7 @@ class Requirement:
 
 
 def copy_self(snapshot: Path) -> SelfCopy:
-    """
-    Install this bladeroot into a snapshot, in place of one that is there; it is complete or not there.
+    """Install this bladeroot into a snapshot, in place of one that is there; it is complete or not there.
 
     Raises SnapshotError where the snapshot's Python cannot run it, PrivilegeError without root's rights.
     """
@@ -135,8 +133,7 @@ def find_python_problem(snapshot: Path) -> tuple[str, str] | None:
 
 
 def find_runtime_distributions() -> list[metadata.Distribution]:
-    """
-    The distribution of bladeroot and those that it needs to run, as installed here, sorted by name.
+    """The distribution of bladeroot and those that it needs to run, as installed here, sorted by name.
 
     Raises SnapshotError where one is missing.
     """
@@ -243,8 +240,7 @@ def _iter_bladeroot_files() -> Iterator[tuple[str, Path]]:
 
 
 def _compile(directory: Path) -> None:
-    """
-    Byte-code beside every module, valid whatever the files' times are (PEP 552, unchecked).
+    """Byte-code beside every module, valid whatever the files' times are (PEP 552, unchecked).
 
     In a process of its own with a fixed hash seed: a module's constant sets are written in hash order.
     """

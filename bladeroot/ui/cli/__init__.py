@@ -1,5 +1,4 @@
-"""
-The command line: a thin face on the package. `main` is the only place that turns errors into text.
+"""The command line: a thin face on the package. `main` is the only place that turns errors into text.
 
 A verb is a module here with `add_parser(verbs)`, which makes its parser with `parser.add_verb` and sets
 `run=function(args, out) -> int`. Its name stands in `VERBS`; heavy imports belong into `run`.

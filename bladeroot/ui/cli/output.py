@@ -28,8 +28,7 @@ Stream = IO[str]
 
 
 class Output:
-    """
-    One way to speak for all verbs. With `as_json` facts are one JSON document on standard output, and
+    """One way to speak for all verbs. With `as_json` facts are one JSON document on standard output, and
     events are JSON lines on standard error; else facts are text and tables, and events are lines.
     """
 
@@ -62,8 +61,7 @@ class Output:
         return Console(file=self._stdout, width=None if self.is_terminal else _PIPE_WIDTH, highlight=False)
 
     def facts(self, data: Any, rendered: RenderableType | Callable[[], RenderableType] = "") -> None:
-        """
-        The answer of a verb: `data` (plain values) with --json, else `rendered` (text, a rich renderable,
+        """The answer of a verb: `data` (plain values) with --json, else `rendered` (text, a rich renderable,
         or a function that makes one). An empty text prints nothing.
         """
         with self._lock:

@@ -1,5 +1,4 @@
-"""
-One look for every `--help`: what it does, how it is called, examples, files, exit codes.
+"""One look for every `--help`: what it does, how it is called, examples, files, exit codes.
 
 Every parser takes the global options, so they may stand before or after the verb.
 """
@@ -176,8 +175,7 @@ def add_verb(
     errors: Iterable[type[BladerootError]] | None = None,
     see: str = "",
 ) -> Parser:
-    """
-    A verb's parser with its manual, for verbs and for the verbs of a verb.
+    """A verb's parser with its manual, for verbs and for the verbs of a verb.
 
     `run` is what the verb does; None where its own verbs do it. `examples` are (command line, what it does),
     `files` are (path, what it is), `errors` the classes whose exit codes are worth knowing here (0 and 2
