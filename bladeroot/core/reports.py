@@ -1,5 +1,4 @@
-"""
-Reports: what blades tell the root, and the room that the root makes of them. No I/O.
+"""Reports: what blades tell the root, and the room that the root makes of them. No I/O.
 
 A root's picture of the room is soft (DESIGN, idea 2): the fold of the events that blades report. Whoever
 sees the same events (`status`, the live table, the web page) folds them into the same `RoomState`.
@@ -37,8 +36,7 @@ _CLUSTER_ID = re.compile(r"[0-9a-f]{32}")
 
 @frozen(kw_only=True)
 class Report:
-    """
-    What a blade has to tell: its events since the last report, and what it wants and has to give.
+    """What a blade has to tell: its events since the last report, and what it wants and has to give.
 
     `session` is random for each run that reports; `sequence` counts up from 1 in it, so a report that
     is sent again is taken once. `wants` and `has` are info-hashes; `swarm_port` 0 is for a blade that gives
@@ -70,8 +68,7 @@ class GenerationList:
 
 
 def plan_reports(template: Report, pending: Iterable[events.Event]) -> list[Report]:
-    """
-    Events as reports that are each within the limits, `template.sequence` counting on from its own.
+    """Events as reports that are each within the limits, `template.sequence` counting on from its own.
 
     Texts that are too long are shortened, and bytes in them that are not UTF-8 (of a file's name) are
     replaced. At least one report: a blade without news still says that it is there.
@@ -117,8 +114,7 @@ def parse_report(data: bytes) -> tuple[Report, tuple[events.Event, ...]]:
 
 
 def parse_event(mapping: Mapping[str, Any], subject: str) -> events.Event:
-    """
-    An event from the network, about `subject` whatever it says. Raises NetworkError if it is not one.
+    """An event from the network, about `subject` whatever it says. Raises NetworkError if it is not one.
 
     Every field has its type; texts lose control characters, since they end up on terminals.
     """
@@ -267,8 +263,7 @@ class BladeState:
 
 @frozen(kw_only=True)
 class RoomState:
-    """
-    Every blade's last known state, folded from events. Frozen: each step gives a new room.
+    """Every blade's last known state, folded from events. Frozen: each step gives a new room.
 
     Subject "" is the process that folds itself. With `expected`, only those blades are let in.
     """
@@ -295,8 +290,7 @@ class RoomState:
         return self._with(self._blade(event.subject).with_event(event))
 
     def with_report(self, report: Report, reported: Iterable[events.Event], address: str) -> RoomState:
-        """
-        The room after a report that came from `address`. A report that was had already changes nothing;
+        """The room after a report that came from `address`. A report that was had already changes nothing;
         a new session begins the blade afresh.
         """
         if not self.is_news(report):

@@ -1,5 +1,4 @@
-"""
-A blade's own store of generations: what it can seed, install from and be root with.
+"""A blade's own store of generations: what it can seed, install from and be root with.
 
 ```
 frames/<2 hex>/<file root>            each file of any artefact, once; only verified bytes get here
@@ -160,8 +159,7 @@ class Depot:
         return all(self.has(artefact.info_hash) for artefact in manifest.artefacts)
 
     def add_generation(self, signed: SignedManifest, manifest: Manifest) -> None:
-        """
-        Make a generation part of the depot: the last step, when all its artefacts are here.
+        """Make a generation part of the depot: the last step, when all its artefacts are here.
 
         Raises DepotError if they are not, or if the serial is another generation's already.
         """
@@ -218,8 +216,7 @@ class Depot:
         raise DepotError(f"artefact {info_hash[:16]} has no file {name!r}")
 
     def begin_artefact(self, torrent_bytes: bytes, info_hash: str) -> Torrent:
-        """
-        Prepare to fetch an artefact: frames that other generations have are linked in, not fetched.
+        """Prepare to fetch an artefact: frames that other generations have are linked in, not fetched.
 
         Raises ArtefactError for a torrent that is not what was signed, DepotFullError.
         """
@@ -249,8 +246,7 @@ class Depot:
         (self._artefact(info_hash) / "complete").unlink(missing_ok=True)
 
     def finish_artefact(self, info_hash: str) -> None:
-        """
-        Say that every file of the artefact was written and verified by who fetched it.
+        """Say that every file of the artefact was written and verified by who fetched it.
 
         Raises ArtefactError if a file is not there in its full size.
         """
@@ -309,8 +305,7 @@ class Depot:
         return self.path / "frames" / name[:2] / name
 
     def take_frame(self, path: Path, file: TorrentFile) -> None:
-        """
-        Keep a verified file as the frame that it is; a damaged frame of that name is mended in place,
+        """Keep a verified file as the frame that it is; a damaged frame of that name is mended in place,
         so that every artefact that has it is whole again.
         """
         frame = self._frame(file.root)

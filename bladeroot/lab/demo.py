@@ -1,5 +1,4 @@
-"""
-The whole job in a box: a cluster, a real Debian, a generation, a root, blades that install, and a boot.
+"""The whole job in a box: a cluster, a real Debian, a generation, a root, blades that install, and a boot.
 
 Nothing is staged: the root and the blades are the real commands in network namespaces of their own, and
 what was installed is booted in QEMU without a network card, in both firmwares.

@@ -1,5 +1,4 @@
-"""
-A room's network in a box: a namespace for each blade, all on one bridge that has a namespace of its own.
+"""A room's network in a box: a namespace for each blade, all on one bridge that has a namespace of its own.
 
 Nothing of it is seen from, or reaches, the machine's own network. Needs root's rights.
 """
@@ -42,8 +41,7 @@ class LabHost:
     prefix_length: int
 
     def command(self, argv: Sequence[Argument]) -> list[Argument]:
-        """
-        What runs `argv` as this host. It becomes the program itself (no process in between), in a mount
+        """What runs `argv` as this host. It becomes the program itself (no process in between), in a mount
         namespace of its own: what it mounts is seen by nobody else and vanishes with it.
         """
         return ["ip", "netns", "exec", self.namespace, *argv]
@@ -113,8 +111,7 @@ class LabNetwork:
 
 @contextmanager
 def start_network(prefix: str = "lab", subnet: str = "10.77.0.0/24") -> Iterator[LabNetwork]:
-    """
-    A bridge without hosts; everything is removed when the block ends. Names carry this process's number,
+    """A bridge without hosts; everything is removed when the block ends. Names carry this process's number,
     so that runs beside each other do not meet. Raises PrivilegeError, MissingToolError.
     """
     require_root("a network in a box")

@@ -37,8 +37,7 @@ class VirtualMachine:
         return re.sub(r"\x1b(\[[0-9;?=]*[A-Za-z]|[()][A-Z0-9]|[=>c])", "", text).replace("\r", "")
 
     def wait_for(self, pattern: str, timeout_s: float = 180.0) -> re.Match[str]:
-        """
-        The first match of a regular expression on the console.
+        """The first match of a regular expression on the console.
 
         Raises ClaimNotHeldError with the console's last lines when the time is over, or as soon as the
         machine has ended without it.
@@ -94,8 +93,7 @@ def boot(
     memory_mib: int = 512,
     extra_arguments: Sequence[str] = (),
 ) -> Iterator[VirtualMachine]:
-    """
-    Switch on a machine whose only device to boot from is `disk` (a raw file), until the block ends.
+    """Switch on a machine whose only device to boot from is `disk` (a raw file), until the block ends.
 
     `snapshot` throws away what the machine writes. The console goes to `log`. Raises MissingToolError.
     """

@@ -1,5 +1,4 @@
-"""
-A room of process blades: each is the real command, in a network namespace with a disk file of its own.
+"""A room of process blades: each is the real command, in a network namespace with a disk file of its own.
 
 What happens in the room is what the root says: blades report to it over the network, and its event stream
 (`bladeroot promote --json`) is read here.
@@ -127,8 +126,7 @@ class Room:
         return self.blades[name]
 
     def wait_for_blades(self, root: RoomProcess, timeout_s: float) -> dict[str, dict[str, Any]]:
-        """
-        The facts that each blade reported to the root when it was installed.
+        """The facts that each blade reported to the root when it was installed.
 
         Raises ClaimNotHeldError as soon as one failed or the root is gone, or when the time is over.
         """

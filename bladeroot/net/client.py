@@ -37,8 +37,7 @@ _DOWN_HINT = "is it still up? `bladeroot status` shows which roots there are"
 
 @frozen
 class RootClient:
-    """
-    The control service at `host:port`. Each call is a connection of its own, and ends within `timeout_s`.
+    """The control service at `host:port`. Each call is a connection of its own, and ends within `timeout_s`.
 
     Whatever goes wrong is one NetworkError that names the service and what was asked of it. What is
     returned has the right form, and is not to be trusted before its signature or hash is checked.

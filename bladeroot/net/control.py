@@ -1,5 +1,4 @@
-"""
-The control service: HTTP with msgpack (and JSON for people), served by a root and, read-only, by any blade.
+"""The control service: HTTP with msgpack (JSON for people), served by a root and, read-only, by any blade.
 
 It holds no truth: what it gives out comes from a `ControlView` (the depot), what it is told is folded into
 a `RoomState` that the next root will build anew.
@@ -86,8 +85,7 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class ControlServer:
-    """
-    The service, in a thread of its own; a context manager. `port` 0 takes a free one.
+    """The service, in a thread of its own; a context manager. `port` 0 takes a free one.
 
     Events that blades report go to `reporter` with the blade as subject, and to `on_report` with the
     address that they came from. `publish` is a reporter for this process's own events: they appear

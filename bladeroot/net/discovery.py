@@ -1,5 +1,4 @@
-"""
-Finding roots, and being found: mDNS on every interface that can. The one door to zeroconf.
+"""Finding roots, and being found: mDNS on every interface that can. The one door to zeroconf.
 
 Only roots and candidates announce (DESIGN, 5): a room that powers up at once must not storm. Who looks for a
 root keeps looking, so a root that is started later is found too.
@@ -142,8 +141,7 @@ class Announcement:
 
 @contextmanager
 def announce(claim: Claim, interfaces: Sequence[Interface] | None = None) -> Iterator[Announcement]:
-    """
-    Announce the claim while the block runs, and say goodbye at its end.
+    """Announce the claim while the block runs, and say goodbye at its end.
 
     `claim.host` is not announced: the addresses of the interfaces are. Raises NetworkError.
     """
@@ -175,8 +173,7 @@ def wait_for_root(
     interfaces: Sequence[Interface] | None = None,
     avoid: Collection[str] = (),
 ) -> Claim:
-    """
-    The claim of the cluster's root, as soon as one is heard (and a moment has been left for a better one).
+    """The claim of the cluster's root, as soon as one is heard (and a moment has been left for a better one).
 
     `avoid` are `Claim.where` of roots that were tried in vain. Interfaces that come up meanwhile are used
     too. Raises NoRootFoundError, which tells what was heard instead.

@@ -1,5 +1,4 @@
-"""
-One fetch's way from verified pieces to whoever takes them; and who gave how much.
+"""One fetch's way from verified pieces to whoever takes them; and who gave how much.
 
 Knows nothing of libtorrent: `net.swarm` tells it what there is.
 """
@@ -26,8 +25,7 @@ _FLUSH_TIMEOUT_S = 120.0
 
 
 class Fetch:
-    """
-    One call of `Swarm.fetch`. Pieces pass through: offered (verified, in a file or about to be) ->
+    """One call of `Swarm.fetch`. Pieces pass through: offered (verified, in a file or about to be) ->
     being read -> taken -> given to `on_piece`. Only so many are between "being read" and "given".
     """
 

@@ -1,5 +1,4 @@
-"""
-The swarm: fetching and giving artefacts over BitTorrent. The one door to libtorrent.
+"""The swarm: fetching and giving artefacts over BitTorrent. The one door to libtorrent.
 
 Every artefact is a v2 torrent in which each file is one piece (`core.torrentfile`), so piece number i is
 file number i, and a verified piece is handed on as a whole file.
@@ -40,8 +39,7 @@ _LISTEN_TIMEOUT_S = 10.0
 
 
 class Swarm:
-    """
-    A machine's membership in swarms: one session, one port, any number of artefacts.
+    """A machine's membership in swarms: one session, one port, any number of artefacts.
 
     Use it as a context manager; leaving it ends all fetching and giving. Every method may be called from
     any thread. `port` 0 takes a free one. Rates are bytes per second, 0 for no limit. Once a second the
@@ -106,8 +104,7 @@ class Swarm:
         del self._session
 
     def seed(self, torrent: bytes, save_path: Path, *, peers: Iterable[Address] = ()) -> str:
-        """
-        Give an artefact that is complete and verified under `save_path`; returns its info-hash.
+        """Give an artefact that is complete and verified under `save_path`; returns its info-hash.
 
         The files are trusted. Raises DepotError if one is missing or has another size.
         """
@@ -133,8 +130,7 @@ class Swarm:
         cancel: threading.Event | None = None,
         deadline_s: float | None = None,
     ) -> SwarmStats:
-        """
-        Fetch an artefact's files (or those `wanted`), and go on giving them until closed.
+        """Fetch an artefact's files (or those `wanted`), and go on giving them until closed.
 
         `on_piece` is called in this thread for every wanted file exactly once, in any order; what is
         already there is checked first, and handed over without fetching it. Returns when everything is

@@ -1,5 +1,4 @@
-"""
-Install: one disk becomes one blade. The same steps in an initramfs, on an image file, and in the lab.
+"""Install: one disk becomes one blade. The same steps in an initramfs, on an image file, and in the lab.
 
 Plan first (what is on the disk, what will be), then the steps of `STEPS`, in their order. *Commit* is the
 one write that makes the new slot bootable, after everything in it was verified; what comes behind it (the
@@ -46,8 +45,7 @@ __all__ = ["STEPS", "InstallPlan", "Installation", "apply_install", "choose_inst
 def apply_install(
     plan: InstallPlan, opened: OpenDisk, source: Source, *, reporter: Reporter = ignore
 ) -> dict[str, Any]:
-    """
-    Carry the plan out. Returns the facts of the finished install; they are its `Finished` event too.
+    """Carry the plan out. Returns the facts of the finished install; they are its `Finished` event too.
 
     If it is cut off, the disk boots what it booted before, or nothing; started again, it does not fetch
     again what it has. Raises ArtefactError, DepotFullError, NetworkError, ToolError, DiskError.

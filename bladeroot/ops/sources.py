@@ -1,5 +1,4 @@
-"""
-Where an install gets a generation from: a root and its swarm, or a depot on this machine.
+"""Where an install gets a generation from: a root and its swarm, or a depot on this machine.
 
 The steps of an install do not know which it is; whatever comes is checked against the signed manifest.
 """
@@ -57,8 +56,7 @@ def fetch_artefact(
     wanted: Collection[str] | None = None,
     make_room: Callable[[], bool] = lambda: False,
 ) -> None:
-    """
-    Bring an artefact (or only the wanted files of it) into the depot, handing over every file verified.
+    """Bring an artefact (or only the wanted files of it) into the depot, handing over every file verified.
 
     What the depot holds is not fetched. A frame in it that is damaged is found here, and fetched again.
     `make_room` is called where the depot is full, as long as it says that it made some.
@@ -174,8 +172,7 @@ class SwarmSource:
             )
 
     def _find_peers(self, info_hash: str) -> None:
-        """
-        Ask the root, and remember: who is in one artefact's swarm comes to the others' too, and is there
+        """Ask the root, and remember: who is in one artefact's swarm comes to the others' too, and is there
         when the root is not.
         """
         try:
