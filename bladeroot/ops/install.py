@@ -43,22 +43,34 @@ __all__ = ["STEPS", "InstallPlan", "Installation", "apply_install", "choose_inst
 
 
 def apply_install(
-    plan: InstallPlan, opened: OpenDisk, source: Source, *, reporter: Reporter = ignore
+    plan: InstallPlan,
+    opened: OpenDisk,
+    source: Source,
+    *,
+    reporter: Reporter = ignore,
+    linger: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
     """Carry the plan out. Returns the facts of the finished install; they are its `Finished` event too.
+
+    `linger` is called with them at the end: until it returns the blade's depot stays mounted, and a swarm
+    goes on giving what is in it.
 
     If it is cut off, the disk boots what it booted before, or nothing; started again, it does not fetch
     again what it has. Raises ArtefactError, DepotFullError, NetworkError, ToolError, DiskError.
     """
     with Installation(plan, opened, source, reporter) as installation:
         # All that only the root has, before the disk is touched: it may vanish at any time from now on.
-        for artefact in plan.manifest.artefacts:
+        steps = steps_of(plan)
+        for artefact in plan.manifest.artefacts if steps else ():
             source.read_torrent(artefact.info_hash)
-        for name, title, run_step in steps_of(plan):
+        for name, title, run_step in steps:
             with step(name, title, reporter):
                 run_step(installation)
+        installation.let_go_of_slot()
         facts = installation.facts()
-    reporter(Finished(facts=facts))
+        reporter(Finished(facts=facts))
+        if linger is not None:
+            linger(facts)
     return facts
 
 
@@ -206,6 +218,10 @@ class Installation:
         self._record(complete=True)
         sync_filesystem(self.slot)
         sync_filesystem(self.depot.path)
+
+    def let_go_of_slot(self) -> None:
+        """Unmount the slot: nothing more is written to it."""
+        self._slot_mount.close()
 
     # Their parts
 

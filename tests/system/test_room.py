@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 from bladeroot.core.cluster import MIB
 from bladeroot.core.manifest import ArtefactKind
 from bladeroot.core.reports import BladePhase, RoomState
-from bladeroot.events import Event, SwarmStats
+from bladeroot.events import Event, StepStarted, SwarmStats
 from bladeroot.host.depot import Depot
 from bladeroot.host.run import Completed, run
 from bladeroot.lab.network import LabNetwork, start_network
@@ -85,6 +86,29 @@ def test_blades_install_from_the_root_and_from_each_other(
     runtime = given[ArtefactKind.RUNTIME]
     assert from_others > 0, "everything came from the root"
     assert runtime["up_bytes"] < len(BLADES) * runtime["size_bytes"]
+
+
+def test_a_blade_that_has_begun_ends_without_the_root(
+    toy: ToyCluster, network: LabNetwork, tmp_path: Path
+) -> None:
+    first, second = BLADES[:2]
+    with open_room(network, toy.folder.path, tmp_path, lambda _event: None) as room:
+        begun = threading.Event()
+
+        def hear(event: Event) -> None:
+            if isinstance(event, StepStarted) and (event.subject, event.step) == (second, "partition"):
+                begun.set()
+
+        room._reporter = hear
+        root = room.start_root(toy.depot.path)
+        room.start_blade(first, DISK_SIZE_BYTES, extra=["--linger"])
+        room.wait_for_blades(root, _TIMEOUT_S)
+        blade = room.start_blade(second, DISK_SIZE_BYTES)
+        assert begun.wait(_TIMEOUT_S)
+        root.kill()
+        assert blade.wait(_TIMEOUT_S)["serial"] == toy.depot.serials()[-1]
+    with look_into(room.disk(second), tmp_path) as slot:
+        assert find_differences(toy, slot) == []
 
 
 def test_no_root_is_one_line_that_says_where_was_looked(

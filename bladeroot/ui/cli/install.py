@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from bladeroot.errors import (
     ArtefactError,
@@ -115,12 +116,18 @@ def run_install(args: argparse.Namespace, out: Output) -> int:
                 out.facts(plan.facts(), "\n".join(plan.lines()))
                 return 0
             _confirm(args, plan, out)
+
+            def show_and_linger(facts: dict[str, Any]) -> None:
+                already = " already (--again installs it anew)" if plan.standing is Standing.COMPLETE else ""
+                text = f"{args.blade} is installed on {disk.path}: generation {facts['serial']}{already}"
+                out.facts(facts, text)
+                if args.linger:
+                    wait_until_stopped()
+
             with followed.reporting_failure():
-                facts = apply_install(plan, opened, followed.source, reporter=followed.reporter)
-        already = " already (--again installs it anew)" if plan.standing is Standing.COMPLETE else ""
-        out.facts(facts, f"{args.blade} is installed on {disk.path}: generation {facts['serial']}{already}")
-        if args.linger:
-            wait_until_stopped()
+                apply_install(
+                    plan, opened, followed.source, reporter=followed.reporter, linger=show_and_linger
+                )
     return 0
 
 
