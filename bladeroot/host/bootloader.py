@@ -39,14 +39,12 @@ from bladeroot.host.esp import (
     write_esp_file,
     write_grubenv,
 )
-from bladeroot.host.kernels import find_kernels
 from bladeroot.host.run import find_tool, run
 
 __all__ = [
     "BOOT_FILES",
     "build_boot_payload",
     "commit_slot",
-    "find_kernels",
     "install_boot_code",
     "read_committed",
     "read_esp_file",

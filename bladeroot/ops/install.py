@@ -24,13 +24,13 @@ from bladeroot.host.archive import Extraction, extract_plain
 from bladeroot.host.blockdev import OpenDisk, apply_partitions, format_partition
 from bladeroot.host.bootloader import (
     commit_slot,
-    find_kernels,
     install_boot_code,
     release_slot,
     write_slot_config,
 )
 from bladeroot.host.depot import DEFAULT_DEPOT, Depot
 from bladeroot.host.files import explain_full_disk, sync_filesystem, write_atomically
+from bladeroot.host.kernels import find_kernels
 from bladeroot.host.mounts import mounted
 from bladeroot.ops.identity import write_host_keys, write_installed, write_machine_id
 from bladeroot.ops.installplan import InstallPlan, choose_install_disk, plan_install
@@ -251,7 +251,7 @@ class Installation:
         index = self._fetch_index(kind)
         self._installed_bytes += artefact.raw_size_bytes
         fetched = 0
-        with self._explain_full_slot(), Extraction(index, self.slot) as extraction:
+        with self._explain_full_slot(), Extraction(index, self.slot, are_verified=True) as extraction:
 
             def take(name: str, data: bytes) -> None:
                 nonlocal fetched

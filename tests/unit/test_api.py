@@ -41,3 +41,13 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 def test_an_unknown_name() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = bladeroot.nonsense
+
+
+def test_the_command_line_loads_nothing_heavy_before_a_verb_runs() -> None:
+    heavy = {"libtorrent", "aiohttp", "zeroconf", "nacl", "jinja2", "tomlkit", "zstandard", "rich.live"}
+    code = (
+        "import sys; from bladeroot.ui.cli import build_parser; build_parser();"
+        f" print(sorted({heavy} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

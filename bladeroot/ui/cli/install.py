@@ -7,30 +7,31 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bladeroot.errors import (
     ArtefactError,
+    ConfigError,
+    DepotFullError,
     DiskBusyError,
     DiskChoiceError,
+    DiskError,
     DiskTooSmallError,
     InterruptedByUserError,
+    MissingToolError,
     NoRootFoundError,
+    PrivilegeError,
     TrustError,
     UsageError,
 )
-from bladeroot.host.blockdev import open_disk
-from bladeroot.host.depot import Depot
-from bladeroot.host.mounts import enter_own_namespace
-from bladeroot.host.run import require_root
-from bladeroot.ops.folder import ClusterFolder
-from bladeroot.ops.follow import Followed, follow_root, wait_until_stopped
-from bladeroot.ops.install import InstallPlan, apply_install, choose_install_disk, plan_install
-from bladeroot.ops.resume import Standing
-from bladeroot.ops.sources import DepotSource
 from bladeroot.ui.cli.options import open_folder, parse_seconds
 from bladeroot.ui.cli.output import Output
 from bladeroot.ui.cli.parser import Verbs, add_dry_run, add_verb
+
+if TYPE_CHECKING:
+    from bladeroot.ops.folder import ClusterFolder
+    from bladeroot.ops.follow import Followed
+    from bladeroot.ops.install import InstallPlan
 
 _DEFAULT_WAIT_S = 60.0
 
@@ -40,6 +41,7 @@ def add_parser(verbs: Verbs) -> None:
     parser = add_verb(
         verbs,
         "install",
+        run=run,
         summary="install a blade on one disk",
         description="Finds a root, checks the generation's signature, and makes the disk a bootable blade: "
         "partitions, filesystems, the runtime extracted while it is fetched from the root and from other "
@@ -53,12 +55,17 @@ def add_parser(verbs: Verbs) -> None:
             ("bladeroot install --blade web01", "install on the disk that the inventory's rule chooses"),
         ],
         errors=[
+            PrivilegeError,
+            ConfigError,
             TrustError,
             ArtefactError,
+            DepotFullError,
             NoRootFoundError,
+            DiskError,
             DiskTooSmallError,
             DiskBusyError,
             DiskChoiceError,
+            MissingToolError,
         ],
         see="`bladeroot help promote`, `bladeroot help status`",
     )
@@ -78,7 +85,7 @@ def add_parser(verbs: Verbs) -> None:
         type=parse_seconds,
         default=_DEFAULT_WAIT_S,
         metavar="SECONDS",
-        help="how long to look for a root (60)",
+        help="how long to look for a root (default: 60)",
     )
     parser.add_argument(
         "--again", action="store_true", help="install anew even if the disk has exactly this generation"
@@ -89,11 +96,17 @@ def add_parser(verbs: Verbs) -> None:
     )
     parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
     add_dry_run(parser)
-    parser.set_defaults(run=run_install)
 
 
-def run_install(args: argparse.Namespace, out: Output) -> int:
+def run(args: argparse.Namespace, out: Output) -> int:
     """Find a source, plan, show, ask, apply."""
+    from bladeroot.host.blockdev import open_disk
+    from bladeroot.host.mounts import enter_own_namespace
+    from bladeroot.host.run import require_root
+    from bladeroot.ops.follow import wait_until_stopped
+    from bladeroot.ops.install import apply_install, choose_install_disk, plan_install
+    from bladeroot.ops.resume import Standing
+
     require_root("installing")
     enter_own_namespace()
     folder = open_folder(args)
@@ -133,6 +146,10 @@ def run_install(args: argparse.Namespace, out: Output) -> int:
 
 @contextmanager
 def _find_source(args: argparse.Namespace, folder: ClusterFolder, out: Output) -> Iterator[Followed]:
+    from bladeroot.host.depot import Depot
+    from bladeroot.ops.follow import Followed, follow_root
+    from bladeroot.ops.sources import DepotSource
+
     if args.from_depot is not None:
         yield Followed(source=DepotSource(Depot.open(args.from_depot)), reporter=out.reporter)
         return
@@ -143,6 +160,8 @@ def _find_source(args: argparse.Namespace, folder: ClusterFolder, out: Output) -
 
 
 def _confirm(args: argparse.Namespace, plan: InstallPlan, out: Output) -> None:
+    from bladeroot.ops.resume import Standing
+
     for line in plan.lines():
         out.say(line)
     if args.yes or plan.standing is not Standing.NEW:

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bladeroot.core.sizes import render_about
-from bladeroot.core.splitting import Part
-from bladeroot.errors import DepotFullError, OverlayError, SigningKeyError, SnapshotError
-from bladeroot.host.depot import Depot
-from bladeroot.host.run import require_root
-from bladeroot.ops.publish import Published, PublishPlan, plan_publish, publish_snapshot
-from bladeroot.ops.snapshots.tree import require_tree
+from bladeroot.errors import (
+    ConfigError,
+    DepotFullError,
+    MissingToolError,
+    OverlayError,
+    PrivilegeError,
+    SigningKeyError,
+    SnapshotError,
+)
 from bladeroot.ui.cli.options import depot_path, open_folder, read_secret_key
 from bladeroot.ui.cli.output import Output, make_table
 from bladeroot.ui.cli.parser import Verbs, add_dry_run, add_verb
+
+if TYPE_CHECKING:
+    from bladeroot.ops.publish import Published, PublishPlan
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -23,6 +29,7 @@ def add_parser(verbs: Verbs) -> None:
     parser = add_verb(
         verbs,
         "publish",
+        run=run,
         summary="make a snapshot the next generation",
         description="Splits the snapshot at PATH into runtime and extras by the cluster folder's "
         "split.rules, renders every blade's overlay, makes the boot code, signs, and puts it all into "
@@ -38,16 +45,25 @@ def add_parser(verbs: Verbs) -> None:
             ("/etc/bladeroot/overlays/", "what makes a blade itself"),
             ("~/.config/bladeroot/", "the operator's secret key"),
         ],
-        errors=[SnapshotError, OverlayError, SigningKeyError, DepotFullError],
+        errors=[
+            PrivilegeError,
+            ConfigError,
+            OverlayError,
+            SnapshotError,
+            SigningKeyError,
+            DepotFullError,
+            MissingToolError,
+        ],
         see="`bladeroot help snapshot`, `bladeroot help generations`, `bladeroot help promote`",
     )
     parser.add_argument("path", type=Path, metavar="PATH", help="the snapshot")
     add_dry_run(parser)
-    parser.set_defaults(run=run_publish)
 
 
-def run_publish(args: argparse.Namespace, out: Output) -> int:
+def run(args: argparse.Namespace, out: Output) -> int:
     """Plan, and unless --dry-run publish."""
+    from bladeroot.ops.publish import plan_publish
+
     if args.dry_run:
         _require_root()
         folder = open_folder(args)
@@ -62,6 +78,10 @@ def run_publish(args: argparse.Namespace, out: Output) -> int:
 
 def publish(args: argparse.Namespace, out: Output) -> tuple[Published, PublishPlan]:
     """Publish `args.path` by the global options. The key is asked for before the long work begins."""
+    from bladeroot.host.depot import Depot
+    from bladeroot.ops.publish import plan_publish, publish_snapshot
+    from bladeroot.ops.snapshots.tree import require_tree
+
     _require_root()
     folder = open_folder(args)
     require_tree(args.path)
@@ -72,6 +92,8 @@ def publish(args: argparse.Namespace, out: Output) -> tuple[Published, PublishPl
 
 
 def _require_root() -> None:
+    from bladeroot.host.run import require_root
+
     require_root("publishing (a snapshot has files that only root can read)")
 
 
@@ -99,6 +121,8 @@ def describe_published(published: Published, plan: PublishPlan) -> dict[str, Any
 
 def render_published(published: Published, plan: PublishPlan) -> str:
     """What was published, for people."""
+    from bladeroot.core.splitting import Part
+
     manifest = published.manifest
     lines = [f"generation {manifest.serial} of {manifest.cluster_name} for {len(manifest.blades)} blades"]
     if not published.is_new:
@@ -112,10 +136,12 @@ def render_published(published: Published, plan: PublishPlan) -> str:
 
 
 def _describe_parts(plan: PublishPlan) -> dict[str, dict[str, int]]:
+    from bladeroot.core.splitting import Part
+
     counts = {str(part): plan.count(part) for part in Part}
     return {part: {"members": members, "size_bytes": size} for part, (members, size) in counts.items()}
 
 
 def _rows(plan: PublishPlan) -> list[tuple[str, int, str]]:
-    counts = {part: plan.count(part) for part in Part}
-    return [(str(part), members, render_about(size)) for part, (members, size) in counts.items()]
+    parts = _describe_parts(plan).items()
+    return [(part, counted["members"], render_about(counted["size_bytes"])) for part, counted in parts]
