@@ -18,7 +18,7 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -209,11 +209,16 @@ class Depot:
 
     def read_file(self, info_hash: str, name: str) -> bytes:
         """One file of an artefact, checked. Raises DepotError, ArtefactError."""
+        return next(data for _name, data in self.read_files(info_hash, (name,)))
+
+    def read_files(self, info_hash: str, names: Iterable[str] | None = None) -> Iterator[tuple[str, bytes]]:
+        """Files of an artefact (None: all), each checked when its turn comes. Raises as `read_file` does."""
         torrent = self.read_torrent(info_hash)
-        for file in torrent.files:
-            if file.name == name:
-                return self._read_checked(self._artefact(info_hash) / torrent.name / name, file)
-        raise DepotError(f"artefact {info_hash[:16]} has no file {name!r}")
+        files = {file.name: file for file in torrent.files}
+        for name in files if names is None else names:
+            if name not in files:
+                raise DepotError(f"artefact {info_hash[:16]} has no file {name!r}")
+            yield name, self._read_checked(self._artefact(info_hash) / torrent.name / name, files[name])
 
     def begin_artefact(self, torrent_bytes: bytes, info_hash: str) -> Torrent:
         """Prepare to fetch an artefact: frames that other generations have are linked in, not fetched.

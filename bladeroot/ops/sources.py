@@ -71,8 +71,8 @@ def fetch_artefact(
 
     if depot.has(info_hash):
         try:
-            for name in wanted or [path.name for path in depot.artefact_files(info_hash)]:
-                give(name, depot.read_file(info_hash, name))
+            for name, data in depot.read_files(info_hash, wanted):
+                give(name, data)
         except ArtefactError:
             depot.distrust(info_hash)
         else:
@@ -118,12 +118,10 @@ class DepotSource:
     ) -> None:
         """Copy file after file, each checked against its hash."""
         del torrent_bytes
-        for file in torrent.files:
-            if wanted is None or file.name in wanted:
-                data = self._depot.read_file(torrent.info_hash, file.name)
-                with explain_full_disk(save_path, DepotFullError):
-                    (save_path / torrent.name / file.name).write_bytes(data)
-                on_file(file.name, data)
+        for name, data in self._depot.read_files(torrent.info_hash, wanted):
+            with explain_full_disk(save_path, DepotFullError):
+                (save_path / torrent.name / name).write_bytes(data)
+            on_file(name, data)
 
 
 class SwarmSource:
