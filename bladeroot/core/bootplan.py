@@ -27,6 +27,8 @@ GRUB_CFG = f"{GRUB_FOLDER}/grub.cfg"
 GRUBENV = f"{GRUB_FOLDER}/grubenv"
 EFI_LOADERS = (f"{GRUB_FOLDER}/grubx64.efi", "/EFI/BOOT/BOOTX64.EFI")
 SLOT_VARIABLE = "bladeroot_slot"
+SERIAL_VARIABLE = "bladeroot_serial"
+CLUSTER_VARIABLE = "bladeroot_cluster"
 NEW_SUFFIX = ".new"
 """A file on the ESP is written under this name first; GRUB takes it where the old name has just gone."""
 

@@ -15,9 +15,11 @@ from pathlib import Path
 
 from bladeroot.core.bootplan import (
     BIOS_BOOT_NUMBER,
+    CLUSTER_VARIABLE,
     EFI_LOADERS,
     GRUB_CFG,
     GRUBENV,
+    SERIAL_VARIABLE,
     SLOT_VARIABLE,
     KernelFiles,
     Platform,
@@ -161,6 +163,15 @@ def read_committed(disk: OpenDisk) -> Use | None:
     """The slot that GRUB boots; None where nothing is installed."""
     value = read_grubenv(disk).get(SLOT_VARIABLE)
     return next((slot for slot in SLOTS if slot == value), None)
+
+
+def read_committed_serial(disk: OpenDisk, cluster_id: str) -> int:
+    """The serial of the generation that the disk boots, if it is that cluster's; 0 otherwise."""
+    values = read_grubenv(disk)
+    serial = values.get(SERIAL_VARIABLE, "")
+    if read_committed(disk) is None or values.get(CLUSTER_VARIABLE) != cluster_id or not serial.isdecimal():
+        return 0
+    return int(serial)
 
 
 def _find_modules(snapshot: Path | None, platform: Platform) -> Path:

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,6 +64,12 @@ def explain_full_disk(
 def is_full(error: OSError) -> bool:
     """Whether it says that there is no room: no blocks, no inodes, or no quota left."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def allow_many_files() -> None:
+    """Let this process open as many files and connections as its hard limit allows (getrlimit(2))."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def sync_filesystem(path: Path) -> None:

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
-from bladeroot.core.bootplan import render_fstab
+from bladeroot.core.bootplan import CLUSTER_VARIABLE, SERIAL_VARIABLE, render_fstab
 from bladeroot.core.disklayout import Use
 from bladeroot.core.framing import FrameIndex, parse_index
 from bladeroot.core.manifest import ArtefactKind
@@ -201,7 +201,9 @@ class Installation:
         sync_filesystem(self.slot)
         sync_filesystem(self.depot.path)
         self._slot_mount.close()
-        commit_slot(self.opened, self.plan.layout.slot, {"bladeroot_serial": str(self.plan.manifest.serial)})
+        manifest = self.plan.manifest
+        facts = {SERIAL_VARIABLE: str(manifest.serial), CLUSTER_VARIABLE: manifest.cluster_id}
+        commit_slot(self.opened, self.plan.layout.slot, facts)
 
     def fetch_extras(self) -> None:
         """The extras, and the overlay once more, since it has the last word on them too."""

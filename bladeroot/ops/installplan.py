@@ -16,7 +16,7 @@ from bladeroot.core.signing import PublicKey
 from bladeroot.core.sizes import render_about
 from bladeroot.errors import DiskTooSmallError
 from bladeroot.host.blockdev import OpenDisk, find_disks, read_table
-from bladeroot.host.bootloader import read_committed
+from bladeroot.host.bootloader import read_committed, read_committed_serial
 from bladeroot.ops.resume import Standing, find_standing, plan_nothing_new
 
 _DEPOT_SLACK_BYTES = 64 << 20
@@ -106,12 +106,14 @@ def plan_install(
     wipe_data: bool = False,
     again: bool = False,
 ) -> InstallPlan:
-    """Check the manifest, and only then look at the disk and decide what becomes of it.
+    """Check the manifest, and only then decide what becomes of the disk.
 
-    A disk that boots this very generation as this blade is not installed anew, unless `again` or `wipe_data`.
+    A disk that boots this very generation as this blade is not installed anew, unless `again` or `wipe_data`;
+    one that boots a higher serial of the cluster does not go down, unless `wipe_data` forgets what it was.
     Raises TrustError, InventoryError, DiskTooSmallError, DiskError.
     """
-    manifest = accept_manifest(signed, trusted_keys, cluster_id)
+    lowest_serial = 1 if wipe_data else read_committed_serial(opened, cluster_id)
+    manifest = accept_manifest(signed, trusted_keys, cluster_id, lowest_serial=lowest_serial)
     entry = manifest.entry(blade_name)
     image_bytes = sum(
         artefact.raw_size_bytes for artefact in manifest.artefacts if _is_in_slot(artefact.kind)

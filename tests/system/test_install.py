@@ -97,6 +97,7 @@ def install_blade(
     cluster_id: str | None = None,
     signed: SignedManifest | None = None,
     again: bool = True,
+    wipe_data: bool = False,
 ) -> dict[str, Any]:
     source = source or DepotSource(toy.depot)
     keys = toy.folder.trusted_keys() if trusted is None else trusted
@@ -104,7 +105,7 @@ def install_blade(
     manifest = signed or source.read_manifest()
     chosen = choose_install_disk(manifest, keys, cluster, blade, disk)
     with open_disk(chosen.path) as opened:
-        plan = plan_install(manifest, keys, cluster, blade, chosen, opened, again=again)
+        plan = plan_install(manifest, keys, cluster, blade, chosen, opened, again=again, wipe_data=wipe_data)
         return apply_install(plan, opened, source, reporter=reporter)
 
 
@@ -306,3 +307,17 @@ def test_a_disk_that_is_mounted(toy: ToyCluster, tmp_path: Path) -> None:
     install_blade(toy, disk)
     with look_into(disk, tmp_path), pytest.raises(DiskBusyError):
         install_blade(toy, disk)
+
+
+def test_a_blade_does_not_go_down_to_a_lower_serial(tmp_path: Path) -> None:
+    toy = make_toy_cluster(tmp_path / "toy")
+    (toy.snapshot / "etc/added").write_text("in the second generation\n")
+    newer = toy.publish()
+    older = toy.depot.read_manifest(newer.serial - 1)
+    disk = toy.make_disk(tmp_path / "disk")
+    install_blade(toy, disk)
+    with pytest.raises(TrustError, match=f"older than {newer.serial}"):
+        install_blade(toy, disk, signed=older)
+    with look_into(disk, tmp_path) as slot:
+        assert find_differences(toy, slot) == []
+    assert install_blade(toy, disk, signed=older, wipe_data=True)["serial"] == newer.serial - 1

@@ -90,7 +90,11 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument(
         "--again", action="store_true", help="install anew even if the disk has exactly this generation"
     )
-    parser.add_argument("--wipe-data", action="store_true", help="make the data partition anew as well")
+    parser.add_argument(
+        "--wipe-data",
+        action="store_true",
+        help="forget all that the disk was: make the data partition anew as well",
+    )
     parser.add_argument(
         "--linger", action="store_true", help="when done, go on giving to other blades until stopped"
     )

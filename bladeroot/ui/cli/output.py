@@ -67,7 +67,7 @@ class Output:
         with self._lock:
             self._clear_progress()
             if self.as_json:
-                self._stdout.write(json.dumps(data, indent=2, ensure_ascii=False, default=str) + "\n")
+                self._stdout.write(json.dumps(data, indent=2, default=str) + "\n")
             else:
                 self._print(rendered() if callable(rendered) else rendered)
             self._stdout.flush()
@@ -185,7 +185,7 @@ class Output:
 
     def _json_line(self, mapping: Mapping[str, Any]) -> None:
         with self._lock:
-            self._stderr.write(json.dumps(mapping, ensure_ascii=False, default=str) + "\n")
+            self._stderr.write(json.dumps(mapping, default=str) + "\n")
             self._stderr.flush()
 
     def _print(self, rendered: RenderableType) -> None:

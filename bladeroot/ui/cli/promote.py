@@ -47,10 +47,12 @@ def run(args: argparse.Namespace, out: Output) -> int:
     """Publish if asked to, then be root until stopped."""
     from bladeroot.core.sizes import parse_size
     from bladeroot.events import Finished
+    from bladeroot.host.files import allow_many_files
     from bladeroot.ops.promote import find_own_name, serve_until, take_root_role
     from bladeroot.ui.cli.publish import publish
     from bladeroot.ui.watch import LiveTable
 
+    allow_many_files()  # a connection or two for each blade of a large room
     folder = open_folder(args)
     port = args.port if args.port is not None else folder.cluster.network.port
     if not 0 <= port < 65536:
