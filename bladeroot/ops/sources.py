@@ -134,8 +134,8 @@ class SwarmSource:
         self._swarm = swarm
         self._serial = serial
         self._reporter = reporter
-        self._wants = wants
         # Info-hashes of the swarms joined: reports say them, so that other blades find this one.
+        self._wants = wants
         self._torrents: dict[str, bytes] = {}
         self._peers: dict[Address, None] = {}
         self._told_of_silence = False

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import importlib
-import importlib.util
 import os
 import signal
 import sys
@@ -110,9 +109,7 @@ def build_parser(words: Sequence[str] = ()) -> Parser:
     verbs = add_verbs(parser)
     verb = _find_verb(words)
     for name in (verb,) if verb in VERBS else VERBS:
-        module_name = f"{__name__}.{name}"
-        if importlib.util.find_spec(module_name) is not None:
-            importlib.import_module(module_name).add_parser(verbs)
+        importlib.import_module(f"{__name__}.{name}").add_parser(verbs)
     return parser
 
 
