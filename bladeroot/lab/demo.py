@@ -21,7 +21,7 @@ from bladeroot.core.cluster import GIB, MIB, Blade, Layout, Role
 from bladeroot.core.manifest import Manifest
 from bladeroot.core.overlaysettings import SwitchAction
 from bladeroot.core.sizes import render_about
-from bladeroot.errors import ClaimNotHeldError
+from bladeroot.errors import ClaimNotHeldError, UsageError
 from bladeroot.events import Event, Note, Reporter, StepFinished
 from bladeroot.host.depot import Depot
 from bladeroot.host.run import require_root, require_tools
@@ -135,8 +135,7 @@ def run_demo(options: DemoOptions, reporter: Reporter) -> DemoReport:
             phases[event.step] = event.duration_s
         reporter(event)
 
-    shutil.rmtree(options.work, ignore_errors=True)
-    options.work.mkdir(parents=True)
+    _make_work_folder(options.work)
     demo = _Demo(options, report)
     for name, (title, run_phase) in _PHASES.items():
         with step(name, title, report):
@@ -150,6 +149,19 @@ def run_demo(options: DemoOptions, reporter: Reporter) -> DemoReport:
         root_up_bytes=demo.root_up_bytes,
         boots=tuple(demo.boots),
     )
+
+
+def _make_work_folder(work: Path) -> None:
+    """Make it, or empty it if an earlier demo made it. Raises UsageError for a folder of anybody else's."""
+    marker = work / ".bladeroot-demo"
+    if work.exists() and not marker.exists() and (not work.is_dir() or any(work.iterdir())):
+        raise UsageError(
+            f"{work} is there, and no earlier demo made it", "name a new or empty folder: --work DIR"
+        )
+    if marker.exists():
+        shutil.rmtree(work)
+    work.mkdir(parents=True, exist_ok=True)
+    marker.touch()
 
 
 class _Demo:
@@ -221,7 +233,7 @@ class _Demo:
         with ThreadPoolExecutor(len(FIRMWARES)) as pool:
             self.boots = list(pool.map(lambda firmware: self._boot(blade, firmware), FIRMWARES))
         for result in self.boots:
-            _check_boot(result, self.folder, self.manifest.serial)
+            _check_boot(result, blade, self.folder, self.manifest.serial)
 
     def _boot(self, blade: str, firmware: Firmware) -> BootResult:
         log = self.work / "logs" / f"boot-{blade}-{firmware}.log"
@@ -254,12 +266,13 @@ _PHASES: dict[str, tuple[str, Callable[[_Demo], None]]] = {
 }
 
 
-def _check_boot(result: BootResult, folder: ClusterFolder, serial: int) -> None:
+def _check_boot(result: BootResult, blade: str, folder: ClusterFolder, serial: int) -> None:
     """Raise ClaimNotHeldError unless the disk came up as the blade it should be."""
-    role = folder.cluster.blade(result.blade).role
+    role = folder.cluster.blade(blade).role
     services = {name: _read_role_services(folder, name) for name in ROLES}
     others = {service for name in ROLES if name != role for service in services[name]} - services[role]
     wrong = [
+        f"calls itself {result.blade}" if result.blade != blade else "",
         f"role {result.role}, not {role}" if result.role != role else "",
         f"generation {result.serial}, not {serial}" if result.serial != serial else "",
         *(f"{service} does not run" for service in services[role] - set(result.active)),
@@ -267,7 +280,7 @@ def _check_boot(result: BootResult, folder: ClusterFolder, serial: int) -> None:
         *(f"{service} failed" for service in result.failed),
     ]
     if any(wrong):
-        raise ClaimNotHeldError(f"{result.blade} in {result.firmware}: {'; '.join(filter(None, wrong))}")
+        raise ClaimNotHeldError(f"{blade} in {result.firmware}: {'; '.join(filter(None, wrong))}")
 
 
 def _read_role_services(folder: ClusterFolder, role: str) -> set[str]:
