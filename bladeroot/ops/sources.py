@@ -19,8 +19,7 @@ from bladeroot.events import Note, Reporter, ignore
 from bladeroot.host.depot import Depot
 from bladeroot.host.files import explain_full_disk
 from bladeroot.net.client import RootClient
-from bladeroot.net.fetching import Address
-from bladeroot.net.swarm import Swarm
+from bladeroot.net.swarm import Address, Swarm
 
 OnFile = Callable[[str, bytes], None]
 _PEER_REFRESH_S = 5.0

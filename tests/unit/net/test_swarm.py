@@ -17,7 +17,6 @@ from bladeroot.errors import (
     NetworkError,
     PortTakenError,
 )
-from bladeroot.net import swarm as swarm_module
 from bladeroot.net.swarm import Swarm
 from tests.swarmdata import TestArtefact, make_artefact
 
@@ -138,7 +137,7 @@ def test_slow_takers_hold_back_the_reading_and_lose_nothing(
     artefact: TestArtefact, root: Swarm, member: Swarm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first piece is held until the whole artefact is on disk: more than may be read ahead."""
-    monkeypatch.setattr("bladeroot.net.fetching._READ_AHEAD_BYTES", 0)
+    monkeypatch.setattr("bladeroot.net.swarm.fetching._READ_AHEAD_BYTES", 0)
     take, save_path = Taker(), tmp_path / "blade"
 
     def take_slowly(name: str, data: bytes) -> None:
@@ -198,8 +197,8 @@ def test_leaving_the_swarm_ends_a_fetch(artefact: TestArtefact, tmp_path: Path) 
 def test_a_standstill_is_a_warning_not_an_end(
     artefact: TestArtefact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(swarm_module, "_STALL_S", 0.5)
-    monkeypatch.setattr(swarm_module, "_TICK_S", 0.1)
+    monkeypatch.setattr("bladeroot.net.swarm.member._STALL_S", 0.5)
+    monkeypatch.setattr("bladeroot.net.swarm.session._TICK_S", 0.1)
     heard: list[events.Event] = []
     with (
         Swarm(port=0, addresses=LOOPBACK, reporter=heard.append) as member,

@@ -14,8 +14,7 @@ from bladeroot.core.torrentfile import parse_torrent
 from bladeroot.errors import ArtefactError, NetworkError
 from bladeroot.events import Event, Note
 from bladeroot.net.client import RootClient
-from bladeroot.net.fetching import Address
-from bladeroot.net.swarm import Swarm
+from bladeroot.net.swarm import Address, Swarm
 from bladeroot.ops import sources
 from bladeroot.ops.sources import SwarmSource
 from tests.swarmdata import TestArtefact, make_artefact

@@ -1,8 +1,4 @@
-"""The swarm: fetching and giving artefacts over BitTorrent. The one door to libtorrent.
-
-Every artefact is a v2 torrent in which each file is one piece (`core.torrentfile`), so piece number i is
-file number i, and a verified piece is handed on as a whole file.
-"""
+"""One libtorrent session: this machine's membership in swarms."""
 
 from __future__ import annotations
 
@@ -20,15 +16,14 @@ import libtorrent as lt
 from bladeroot.core.torrentfile import Torrent, parse_torrent
 from bladeroot.errors import (
     ArtefactError,
-    BladerootError,
     DepotError,
-    DepotFullError,
     NetworkError,
     PortTakenError,
 )
-from bladeroot.events import Note, Reporter, SwarmStats, Warned, ignore
-from bladeroot.net.fetching import Address, Fetch, Ledger, OnPiece, choose_pieces
-from bladeroot.net.swarmsettings import MAX_PEERS_PER_TORRENT, make_settings
+from bladeroot.events import Reporter, SwarmStats, ignore
+from bladeroot.net.swarm.fetching import Address, Fetch, OnPiece, choose_pieces
+from bladeroot.net.swarm.member import Member
+from bladeroot.net.swarm.settings import MAX_PEERS_PER_TORRENT, make_settings
 
 DEFAULT_SWARM_PORT = 7475
 _TICK_S = 1.0
@@ -61,7 +56,7 @@ class Swarm:
     ) -> None:
         self._reporter = reporter
         self._root_address = root_address
-        self._members: dict[str, _Member] = {}
+        self._members: dict[str, Member] = {}
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         parameters = lt.session_params()
@@ -202,7 +197,7 @@ class Swarm:
         wanted: frozenset[int] | None,
         peers: Iterable[Address],
         trusted: bool,
-    ) -> _Member:
+    ) -> Member:
         try:
             parameters = lt.load_torrent_buffer(torrent)
             parameters.save_path = str(save_path)
@@ -217,18 +212,18 @@ class Swarm:
             handle = self._session.add_torrent(parameters)
         except RuntimeError as error:
             raise ArtefactError(f"{parsed.name} {parsed.info_hash[:16]}: {error}") from error
-        member = _Member(handle, parsed, save_path, self._reporter)
+        member = Member(handle, parsed, save_path, self._reporter)
         self._members[parsed.info_hash] = member
         return member
 
-    def _member(self, info_hash: str) -> _Member:
+    def _member(self, info_hash: str) -> Member:
         with self._lock:
             member = self._members.get(info_hash)
         if member is None:
             raise DepotError(f"artefact {info_hash[:16]} is neither being fetched nor given")
         return member
 
-    def _find_members(self) -> list[_Member]:
+    def _find_members(self) -> list[Member]:
         with self._lock:
             return list(self._members.values())
 
@@ -282,163 +277,6 @@ class Swarm:
             subject = self._members.get(info_hash)
         if subject is not None:
             subject.handle_alert(alert)
-
-
-class _Member:
-    """One artefact in the session. The pump thread calls `handle_alert` and `tick`, others the rest."""
-
-    def __init__(
-        self, handle: lt.torrent_handle, torrent: Torrent, save_path: Path, reporter: Reporter
-    ) -> None:
-        self.handle = handle
-        self.torrent = torrent
-        self.label = f"{torrent.name} {torrent.info_hash[:16]}"
-        self.failure: BladerootError | None = None
-        self._save_path = save_path
-        self._reporter = reporter
-        self._lock = threading.Lock()
-        self._fetches: list[Fetch] = []
-        self._ledger = Ledger()
-        self._last_stats: SwarmStats | None = None
-        self._moved_at = time.monotonic()
-        self._warned_of_stall = False
-        self._noted_at = 0.0
-
-    def begin(self, fetch: Fetch) -> None:
-        with self._lock:
-            self._fetches.append(fetch)
-            failure = self.failure
-        if failure is not None:
-            fetch.fail(failure)
-        self.catch_up()
-
-    def end(self, fetch: Fetch) -> None:
-        with self._lock:
-            if fetch in self._fetches:
-                self._fetches.remove(fetch)
-
-    def want_more(self, numbers: Collection[int]) -> None:
-        """Raise the priority of pieces that an earlier fetch left out."""
-        self.handle.prioritize_pieces([(number, 4) for number in numbers])
-
-    def add_peers(self, peers: Iterable[Address]) -> None:
-        for peer in peers:
-            self.handle.connect_peer(peer)
-
-    def fail(self, error: BladerootError) -> None:
-        with self._lock:
-            self.failure = self.failure or error
-            fetches = list(self._fetches)
-        for fetch in fetches:
-            fetch.fail(error)
-
-    def _break(self, error: BladerootError) -> None:
-        """The session has stopped here: tell whoever fetches, or a person if nobody does."""
-        is_news = self.failure is None
-        self.fail(error)
-        if is_news and not self._current_fetches():
-            hint = error.hint or "nobody gets it from here any more; see `bladeroot generations verify`"
-            self._reporter(Warned(text=str(error), hint=hint))
-
-    def catch_up(self) -> None:
-        """Hand over what is there: after joining, after a check, and should an alert have been lost."""
-        fetches = self._current_fetches()
-        if not fetches:
-            return
-        status = self.handle.status(lt.torrent_handle.query_pieces)
-        if status.state in (status.states.checking_files, status.states.checking_resume_data):
-            return
-        present = [number for number, there in enumerate(status.pieces) if there]
-        for fetch in fetches:
-            fetch.offer(present)
-
-    def handle_alert(self, alert: lt.torrent_alert) -> None:
-        if isinstance(alert, lt.piece_finished_alert):
-            self._note_givers()
-            for fetch in self._current_fetches():
-                fetch.offer([alert.piece_index])
-        elif isinstance(alert, lt.read_piece_alert):
-            self._take_read(alert)
-        elif isinstance(alert, lt.torrent_checked_alert | lt.torrent_finished_alert):
-            self.catch_up()
-        elif isinstance(alert, lt.cache_flushed_alert):
-            for fetch in self._current_fetches():
-                fetch.flushed.set()
-        elif isinstance(alert, lt.hash_failed_alert):
-            name = self.torrent.files[alert.piece_index].name
-            self._reporter(Note(text=f"{self.label}: {name} came damaged from a peer, fetching it again"))
-        elif isinstance(alert, lt.file_error_alert):
-            self._break(self._explain(alert.error, alert.filename()))
-        elif isinstance(alert, lt.torrent_error_alert):
-            self._break(self._explain(alert.error, ""))
-
-    def tick(self, root_address: str | None) -> None:
-        """Once a second: report the state if it has changed; and warn if a fetch stands still."""
-        if self.failure is not None:
-            return
-        self.catch_up()
-        stats, last = self.measure(root_address), self._last_stats
-        self._last_stats = stats
-        now = time.monotonic()
-        if last is None or stats.down_bytes != last.down_bytes or stats.have_bytes != last.have_bytes:
-            self._moved_at, self._warned_of_stall = now, False
-        missing = any(fetch.missing() for fetch in self._current_fetches())
-        if missing and not self._warned_of_stall and now - self._moved_at > _STALL_S:
-            self._warned_of_stall = True
-            text = f"{self.label}: no data for {_STALL_S:.0f} s from {stats.peers} peers"
-            hint = "a peer that has it must be reachable: see `bladeroot status`"
-            self._reporter(Warned(text=text, hint=hint))
-        if stats != last:
-            self._reporter(stats)
-
-    def measure(self, root_address: str | None) -> SwarmStats:
-        try:
-            status, peers = self.handle.status(0), self.handle.get_peer_info()
-        except RuntimeError as error:  # removed in the meantime
-            raise DepotError(f"{self.label} is neither being fetched nor given") from error
-        with self._lock:
-            self._ledger.note({peer.ip: peer.total_download for peer in peers})
-            given = self._ledger.given()
-        return SwarmStats(
-            artefact=self.torrent.name,
-            peers=status.num_peers,
-            sources=sum(1 for amount in given.values() if amount),
-            have_bytes=status.total_done,
-            total_bytes=status.total_wanted,
-            down_bytes=status.total_payload_download,
-            up_bytes=status.total_payload_upload,
-            redundant_bytes=status.total_redundant_bytes,
-            from_root_bytes=given.get(root_address or "", 0),
-            down_rate=status.download_payload_rate,
-            up_rate=status.upload_payload_rate,
-        )
-
-    def _note_givers(self) -> None:
-        """Often, because a connection takes its counter with it when it ends."""
-        now = time.monotonic()
-        if now - self._noted_at > _NOTE_S:
-            self._noted_at = now
-            peers = self.handle.get_peer_info()
-            with self._lock:
-                self._ledger.note({peer.ip: peer.total_download for peer in peers})
-
-    def _current_fetches(self) -> list[Fetch]:
-        with self._lock:
-            return list(self._fetches)
-
-    def _take_read(self, alert: lt.read_piece_alert) -> None:
-        if alert.error.value():
-            self.fail(self._explain(alert.error, self.torrent.files[alert.piece].name))
-            return
-        data = alert.buffer
-        for fetch in self._current_fetches():
-            fetch.take(alert.piece, data)
-
-    def _explain(self, error: lt.error_code, file: str) -> BladerootError:
-        if error.value() in (errno.ENOSPC, errno.EDQUOT):
-            hint = "make room there, or drop old generations with `bladeroot generations prune`"
-            return DepotFullError(f"no room left for {self.label} in {self._save_path}", hint)
-        return DepotError(f"{self.label}: {file or self._save_path}: {error.message()}")
 
 
 def _explain_listening(alert: lt.listen_failed_alert, port: int) -> NetworkError:

@@ -1,6 +1,6 @@
 """One fetch's way from verified pieces to whoever takes them; and who gave how much.
 
-Knows nothing of libtorrent: `net.swarm` tells it what there is.
+Knows nothing of libtorrent: `member` tells it what there is.
 """
 
 from __future__ import annotations
