@@ -34,8 +34,11 @@ class TestArtefact:
             (folder / name).write_bytes(data)
 
 
-def make_artefact(frames: int, frame_bytes: int, *, seed: int = 1) -> TestArtefact:
-    """Frames of different sizes up to `frame_bytes`, and an index, as a framed tarball has them."""
+def make_artefact(frames: int, frame_bytes: int, *, seed: int | None = None) -> TestArtefact:
+    """Frames of different sizes up to `frame_bytes`, and an index, as a framed tarball has them.
+
+    Without a seed no other run of the tests has the same: members find each other on the local network.
+    """
     chance = random.Random(seed)
     files = {
         f"{number:05d}": chance.randbytes(chance.randint(frame_bytes // 2, frame_bytes))
