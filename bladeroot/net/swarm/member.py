@@ -11,7 +11,7 @@ from pathlib import Path
 import libtorrent as lt
 
 from bladeroot.core.torrentfile import Torrent
-from bladeroot.errors import BladerootError, DepotError, DepotFullError
+from bladeroot.errors import BladerootError, DepotError, DepotFullError, NetworkError
 from bladeroot.events import Note, Reporter, SwarmStats, Warned
 from bladeroot.net.swarm.fetching import Address, Fetch, Ledger
 
@@ -67,6 +67,10 @@ class Member:
         for fetch in fetches:
             fetch.fail(error)
 
+    def fail_as_left(self) -> None:
+        """End whatever is fetched, for the artefact is in no session any more."""
+        self.fail(NetworkError(f"{self.label}: the swarm was left before the artefact was complete"))
+
     def _break(self, error: BladerootError) -> None:
         """The session has stopped here: tell whoever fetches, or a person if nobody does."""
         is_news = self.failure is None
@@ -80,7 +84,11 @@ class Member:
         fetches = self._current_fetches()
         if not fetches:
             return
-        status = self.handle.status(lt.torrent_handle.query_pieces)
+        try:
+            status = self.handle.status(lt.torrent_handle.query_pieces)
+        except RuntimeError:  # removed in the meantime
+            self.fail_as_left()
+            return
         if status.state in (status.states.checking_files, status.states.checking_resume_data):
             return
         present = [number for number, there in enumerate(status.pieces) if there]

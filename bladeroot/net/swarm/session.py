@@ -93,7 +93,7 @@ class Swarm:
             return
         self._stopping.set()
         for member in self._find_members():
-            member.fail(NetworkError(f"{member.label}: the swarm was left before the artefact was complete"))
+            member.fail_as_left()
         self._pump.join()
         self._session.pause()
         del self._session

@@ -18,6 +18,8 @@ from bladeroot.errors import (
     PortTakenError,
 )
 from bladeroot.net.swarm import Swarm
+from bladeroot.net.swarm.fetching import Fetch
+from bladeroot.net.swarm.member import Member
 from tests.swarmdata import TestArtefact, make_artefact
 
 DEADLINE_S = 60.0
@@ -192,6 +194,20 @@ def test_leaving_the_swarm_ends_a_fetch(artefact: TestArtefact, tmp_path: Path) 
             threading.Event().wait(0.02)
     thread.join(DEADLINE_S)
     assert "swarm was left" in str(failures[0])
+
+
+def test_a_fetch_that_begins_as_the_swarm_is_left_ends_with_the_same_words(
+    artefact: TestArtefact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = Member.begin
+
+    def leave_and_begin(member: Member, fetch: Fetch) -> None:
+        swarm.close()
+        begin(member, fetch)
+
+    monkeypatch.setattr(Member, "begin", leave_and_begin)
+    with Swarm(port=0, addresses=LOOPBACK) as swarm, pytest.raises(NetworkError, match="swarm was left"):
+        swarm.fetch(artefact.torrent, tmp_path / "blade", deadline_s=DEADLINE_S)
 
 
 def test_a_standstill_is_a_warning_not_an_end(
