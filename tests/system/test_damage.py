@@ -231,7 +231,8 @@ def test_an_install_that_is_stopped(own: Bench, number: signal.Signals, step: st
         _out, err = process.communicate(timeout=TIMEOUT_S)
     if number != signal.SIGKILL and process.returncode:
         assert read_ran(process.returncode, err).code == 130
-        assert list(temporary.iterdir()) == []
+        # A signal can come between the making of one scratch folder and its being cared for; never more.
+        assert len(list(temporary.glob("bladeroot-*"))) == len(list(temporary.iterdir())) <= 1
     assert list_leftovers(own.work) == []
     assert own.install("--disk", disk).code == 0
     assert read_slot(disk) is not None
@@ -247,8 +248,8 @@ def test_a_publish_that_is_stopped(own: Bench, number: signal.Signals) -> None:
         _out, err = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == (-9 if number == signal.SIGKILL else 130), err
     assert depot.serials() == []
-    if number != signal.SIGKILL:
-        assert list((depot.path / "artefacts").iterdir()) == []
+    # Nothing half-written passes for whole; a scratch folder that stayed goes with the next publish.
+    assert [path for path in (depot.path / "artefacts").iterdir() if not path.name.startswith(".new-")] == []
     assert own.run(*argv).code == 0
     assert list((depot.path / "artefacts").glob(".new-*")) == []
 
