@@ -99,6 +99,30 @@ class Finished(Event):
     facts: Mapping[str, Any] = attrs.field(factory=dict)
 
 
+@frozen(kw_only=True)
+class Held(Event):
+    """A machine waits for a person: why, and what to do. Nothing is written to its disks meanwhile."""
+
+    reason: str
+    hint: str = ""
+
+
+@frozen(kw_only=True)
+class HardwareFound(Event):
+    """What a machine is made of: `attrs.asdict` of a `core.hardware.Hardware`."""
+
+    hardware: Mapping[str, Any] = attrs.field(factory=dict)
+
+
+@frozen(kw_only=True)
+class Booted(Event):
+    """A blade is up, from its own disk, with that generation."""
+
+    serial: int
+    order: int = 0
+    """Number of the last order that was carried out on this disk; 0 for none."""
+
+
 EVENT_CLASSES: tuple[type[Event], ...] = (
     StepStarted,
     StepFinished,
@@ -108,6 +132,9 @@ EVENT_CLASSES: tuple[type[Event], ...] = (
     Warned,
     Failed,
     Finished,
+    Held,
+    HardwareFound,
+    Booted,
 )
 _BY_NAME = {event_class.__name__: event_class for event_class in EVENT_CLASSES}
 

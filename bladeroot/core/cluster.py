@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 import uuid as uuid_module
 from collections.abc import Iterable, Mapping
-from ipaddress import ip_interface
+from enum import StrEnum
+from ipaddress import IPv4Address, ip_interface
 
 import attrs
 from attrs import frozen
@@ -102,6 +103,16 @@ class Layout:
             raise ConfigError(f"no such filesystem here: {value!r}", "ext4, xfs or btrfs")
 
 
+class Netboot(StrEnum):
+    """How a root answers machines that boot over the network."""
+
+    OFF = "off"
+    DHCP = "dhcp"
+    """As the segment's DHCP server, with fixed addresses for blades that have one."""
+    PROXY = "proxy"
+    """Beside the site's own DHCP server, which goes on giving the addresses."""
+
+
 @frozen(kw_only=True)
 class Network:
     """How blades find and reach each other."""
@@ -112,11 +123,41 @@ class Network:
     nameservers: tuple[str, ...] = ()
     roots: tuple[str, ...] = ()
     """Roots that multicast does not reach, as `host:port`."""
+    netboot: Netboot = attrs.field(default=Netboot.OFF)
+    interface: str | None = None
+    """Where a root answers netboot; by default the one interface whose network blades have addresses in."""
+    dhcp_range: tuple[str, ...] = attrs.field(default=())
+    """First and last address for machines without a fixed one; by default none are given."""
+    dns: bool = False
+    """Whether a root's dnsmasq answers DNS for the inventory too."""
+
+    @dhcp_range.validator
+    def _check_range(self, _attribute: attrs.Attribute[tuple[str, ...]], value: tuple[str, ...]) -> None:
+        if value and (len(value) != 2 or IPv4Address(value[0]) > IPv4Address(value[1])):
+            hint = 'the first and the last address, such as ["10.77.0.200", "10.77.0.250"]'
+            raise ConfigError(f"not a range of addresses: {', '.join(value)}", hint)
 
     @port.validator
     def _check_port(self, _attribute: attrs.Attribute[int], value: int) -> None:
         if not 0 < value < 65536:
             raise ConfigError(f"not a port: {value!r}", "1 to 65535")
+
+
+class StrangerPolicy(StrEnum):
+    """What becomes of a machine that netboots, has nothing to boot, and is not in the inventory."""
+
+    HOLD = "hold"
+    """It waits, and is shown, until somebody adopts it."""
+    ASSIGN = "assign"
+    """It becomes the next blade of the pool that no machine has yet."""
+
+
+@frozen(kw_only=True)
+class Strangers:
+    """Machines that the inventory does not know. `pool` is a set of blades without MAC addresses."""
+
+    policy: StrangerPolicy = StrangerPolicy.HOLD
+    pool: str = ""
 
 
 @frozen(kw_only=True)
@@ -139,6 +180,8 @@ class Blade:
     disk: str = "only"
     layout: str = "default"
     rack: str | None = None
+    location: str = ""
+    """Where to find it, in words."""
     priority: int = 0
     """Who becomes root first; higher goes before lower."""
     facts: Mapping[str, str] = attrs.field(factory=dict)
@@ -155,6 +198,7 @@ class Cluster:
     kernel_command_line: str = ""
     zstd_level: int = attrs.field(default=6, validator=attrs.validators.in_(range(1, 20)))
     network: Network = attrs.field(factory=Network)
+    strangers: Strangers = attrs.field(factory=Strangers)
     roles: Mapping[str, Role] = attrs.field(factory=dict)
     disks: Mapping[str, DiskRule] = attrs.field(factory=lambda: {"only": DiskRule()})
     layouts: Mapping[str, Layout] = attrs.field(factory=lambda: {"default": Layout()})

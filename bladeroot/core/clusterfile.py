@@ -9,13 +9,24 @@ import difflib
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
+from enum import StrEnum
 from ipaddress import ip_address, ip_interface
 from typing import Any, NoReturn
 
 from attrs import frozen
 
 from bladeroot.core import tomllines
-from bladeroot.core.cluster import Blade, Cluster, DiskRule, Layout, Network, Role
+from bladeroot.core.cluster import (
+    Blade,
+    Cluster,
+    DiskRule,
+    Layout,
+    Netboot,
+    Network,
+    Role,
+    StrangerPolicy,
+    Strangers,
+)
 from bladeroot.core.sizes import parse_size
 from bladeroot.errors import ConfigError, InventoryError
 
@@ -85,6 +96,16 @@ def _ips(value: Any) -> tuple[str, ...]:
     return tuple(_ip(item) for item in _strings(value))
 
 
+def _choice(choices: type[StrEnum]) -> Callable[[Any], Any]:
+    def read(value: Any) -> StrEnum:
+        try:
+            return choices(value)
+        except ValueError:
+            raise _WrongTypeError from None
+
+    return read
+
+
 def _roots(value: Any) -> tuple[str, ...]:
     found = _strings(value)
     for text in found:
@@ -119,6 +140,14 @@ NETWORK_KEYS = (
     _key("gateway", 'an address, such as "10.77.0.1"', _ip),
     _key("nameservers", 'a list of addresses, such as ["10.77.0.1"]', _ips),
     _key("roots", 'a list of "host:port"', _roots),
+    _key("netboot", '"off", "dhcp" or "proxy"', _choice(Netboot)),
+    _key("interface", 'the name of an interface, such as "eth0"', _string),
+    _key("dhcp_range", 'two addresses, such as ["10.77.0.200", "10.77.0.250"]', _ips),
+    _key("dns", "true or false", _boolean),
+)
+STRANGERS_KEYS = (
+    _key("policy", '"hold" or "assign"', _choice(StrangerPolicy)),
+    _key("pool", 'a set of blades, such as "spare[01-10]"', _string),
 )
 ROLE_KEYS = (_key("description", _A_STRING, _string),)
 DISK_KEYS = (
@@ -146,6 +175,7 @@ BLADE_KEYS = (
     _key("disk", "the name of a disk rule", _string),
     _key("layout", "the name of a layout", _string),
     _key("rack", _A_STRING, _string),
+    _key("location", _A_STRING, _string),
     _key("priority", "a whole number", _integer),
     _key("facts", "a table of strings", _mapping),
 )
@@ -199,19 +229,20 @@ class _Reader:
 
     def read(self) -> Cluster:
         for name in self.document:
-            if name not in ("cluster", "network", *SECTIONS):
-                hint = closest(name, ("cluster", "network", *SECTIONS))
+            if name not in ("cluster", "network", "strangers", *SECTIONS):
+                hint = closest(name, ("cluster", "network", "strangers", *SECTIONS))
                 self.fail((name,), "no such section", hint)
         cluster = self.read_table(Cluster, CLUSTER_KEYS, ("cluster",), {"name": "x", "id": "0" * 32})
         for required in ("name", "id"):
             if required not in cluster:
                 self.fail(("cluster", required), "is missing", "`bladeroot init` makes both name and id")
         network = self.read_table(Network, NETWORK_KEYS, ("network",), {})
+        strangers = self.read_table(Strangers, STRANGERS_KEYS, ("strangers",), {})
         sections = {name: self.read_section(name) for name in SECTIONS}
         sections["disks"].setdefault("only", DiskRule())
         sections["layouts"].setdefault("default", Layout())
         self.check_blades(sections)
-        return Cluster(network=Network(**network), **cluster, **sections)  # type: ignore[arg-type]
+        return Cluster(network=Network(**network), strangers=Strangers(**strangers), **cluster, **sections)  # type: ignore[arg-type]
 
     def read_section(self, section: str) -> dict[str, Any]:
         made_class, keys = SECTIONS[section]

@@ -11,7 +11,7 @@ import attrs
 from attrs import frozen
 
 from bladeroot.core import signing, wire
-from bladeroot.core.cluster import Blade, Cluster, DiskRule, Layout, Network
+from bladeroot.core.cluster import Blade, Cluster, DiskRule, Layout, Network, Strangers
 from bladeroot.errors import DepotError, InventoryError, TrustError
 
 MANIFEST_VERSION = 1
@@ -31,6 +31,8 @@ class ArtefactKind(StrEnum):
     """One file for each blade, named `<blade>.tar.zst`."""
     BOOT = "boot"
     """Boot code made once for all blades: `boot.img`, `core.img`, `grubx64.efi`, …"""
+    AGENT = "agent"
+    """The kernel and initramfs that install, cut into files (`core.agentfiles`)."""
 
 
 @frozen(kw_only=True)
@@ -72,6 +74,7 @@ class Manifest:
     artefacts: tuple[Artefact, ...]
     blades: tuple[BladeEntry, ...]
     network: Network = attrs.field(factory=Network)
+    strangers: Strangers = attrs.field(factory=Strangers)
     min_agent_version: str = "0.1.0"
     version: int = MANIFEST_VERSION
 

@@ -25,13 +25,26 @@ REPORT_LIMIT_BYTES = 64 << 10
 MAX_EVENTS = 256
 MAX_ARTEFACTS = 64
 MAX_BLADES = 4096
+MAX_STRANGERS = 64
 MAX_TEXT = 2000
 _MAX_FACTS_DEPTH = 6
 _LARGEST = 2**63 - 1
 
 _INFO_HASH = re.compile(r"[0-9a-f]{64}")
+_STRANGER_PREFIX = "stranger-"
+_STRANGER = re.compile(_STRANGER_PREFIX + "[0-9a-f]{12}")
 _SESSION = re.compile(r"[A-Za-z0-9-]{1,64}")
 _CLUSTER_ID = re.compile(r"[0-9a-f]{32}")
+
+
+def stranger_name(mac: str) -> str:
+    """What a machine is called that the inventory does not know: `stranger-525400aabbcc`."""
+    return _STRANGER_PREFIX + mac.replace(":", "")
+
+
+def is_stranger(name: str) -> bool:
+    """Whether `stranger_name` made that name."""
+    return _STRANGER.fullmatch(name) is not None
 
 
 @frozen(kw_only=True)
@@ -48,6 +61,8 @@ class Report:
     session: str
     sequence: int
     swarm_port: int = 0
+    http_port: int = 0
+    """Where the blade serves what it has, read-only; 0 for nowhere."""
     wants: tuple[str, ...] = ()
     has: tuple[str, ...] = ()
     events: tuple[dict[str, Any], ...] = ()
@@ -104,6 +119,7 @@ def parse_report(data: bytes) -> tuple[Report, tuple[events.Event, ...]]:
         and _SESSION.fullmatch(report.session)
         and 0 < report.sequence < _LARGEST
         and 0 <= report.swarm_port < 65536
+        and 0 <= report.http_port < 65536
         and len(report.events) <= MAX_EVENTS
         and len(report.wants) + len(report.has) <= MAX_ARTEFACTS
         and all(_INFO_HASH.fullmatch(info_hash) for info_hash in (*report.wants, *report.has))
@@ -174,6 +190,10 @@ class BladePhase(StrEnum):
     """Known, but it has said nothing yet."""
     WORKING = "working"
     FINISHED = "finished"
+    HELD = "held"
+    """It waits for a person; `failure` says why."""
+    UP = "up"
+    """It booted from its own disk."""
     FAILED = "failed"
 
 
@@ -200,8 +220,15 @@ class BladeState:
     facts: Mapping[str, Any] = attrs.field(factory=dict)
     address: str = ""
     swarm_port: int = 0
+    http_port: int = 0
     wants: tuple[str, ...] = ()
     has: tuple[str, ...] = ()
+    hardware: Mapping[str, Any] = attrs.field(factory=dict)
+    """As `HardwareFound` told it; kept from session to session."""
+    serial: int = 0
+    """The generation that it said it booted; 0 while it has not."""
+    order: int = 0
+    """Number of the last order that it said it carried out."""
     session: str = ""
     sequence: int = 0
 
@@ -258,6 +285,12 @@ class BladeState:
                 )
             case events.Finished():
                 return attrs.evolve(self, phase=BladePhase.FINISHED, facts=event.facts)
+            case events.Held():
+                return attrs.evolve(self, phase=BladePhase.HELD, failure=event.reason, hint=event.hint)
+            case events.HardwareFound():
+                return attrs.evolve(self, hardware=event.hardware)
+            case events.Booted():
+                return attrs.evolve(self, phase=BladePhase.UP, serial=event.serial, order=event.order)
         return self
 
 
@@ -265,7 +298,8 @@ class BladeState:
 class RoomState:
     """Every blade's last known state, folded from events. Frozen: each step gives a new room.
 
-    Subject "" is the process that folds itself. With `expected`, only those blades are let in.
+    Subject "" is the process that folds itself. With `expected`, only those blades are let in, and some
+    strangers: machines that the inventory does not know, under the names of `stranger_name`.
     """
 
     blades: Mapping[str, BladeState] = attrs.field(factory=dict)
@@ -279,9 +313,13 @@ class RoomState:
 
     def lets_in(self, name: str) -> bool:
         """Whether the room follows that blade (or may begin to)."""
+        if name in self.blades:
+            return True
+        if is_stranger(name):
+            return sum(map(is_stranger, self.blades)) < MAX_STRANGERS
         if self.expected is not None and name and name not in self.expected:
             return False
-        return name in self.blades or len(self.blades) < MAX_BLADES
+        return len(self.blades) < MAX_BLADES
 
     def with_event(self, event: events.Event) -> RoomState:
         """The room after one more event."""
@@ -297,11 +335,12 @@ class RoomState:
             return self
         state = self._blade(report.blade)
         if state.session != report.session:
-            state = BladeState(blade=report.blade, phase=BladePhase.WORKING)
+            state = BladeState(blade=report.blade, phase=BladePhase.WORKING, hardware=state.hardware)
         state = attrs.evolve(
             state,
             address=address,
             swarm_port=report.swarm_port,
+            http_port=report.http_port,
             wants=report.wants,
             has=report.has,
             session=report.session,
@@ -324,6 +363,14 @@ class RoomState:
             (state.address, state.swarm_port)
             for state in self.blades.values()
             if state.address and state.swarm_port and info_hash in (*state.wants, *state.has)
+        )
+
+    def holders_of(self, info_hash: str) -> tuple[tuple[str, int], ...]:
+        """Where blades serve the whole artefact over HTTP, as (address, port)."""
+        return tuple(
+            (state.address, state.http_port)
+            for state in self.blades.values()
+            if state.address and state.http_port and info_hash in state.has
         )
 
     def count(self, phase: BladePhase) -> int:
