@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
 from typing import Any, TypeVar
 
@@ -17,7 +18,13 @@ from attrs import frozen
 from bladeroot.core import wire
 from bladeroot.core.claims import CLAIM_LIMIT_BYTES, Claim
 from bladeroot.core.cluster import NAME_PATTERN
-from bladeroot.core.manifest import MANIFEST_LIMIT_BYTES, MAX_SIGNED_CONTAINERS, SignedManifest
+from bladeroot.core.manifest import (
+    MANIFEST_LIMIT_BYTES,
+    MAX_SIGNATURES,
+    MAX_SIGNED_CONTAINERS,
+    SignedManifest,
+)
+from bladeroot.core.orders import MAX_ORDERS, ORDERS_LIMIT_BYTES, OrderList
 from bladeroot.core.reports import GenerationList, PeerList, Report, parse_event
 from bladeroot.core.torrentfile import MAX_TORRENT_BYTES
 from bladeroot.errors import NetworkError
@@ -31,6 +38,7 @@ _STATUS_LIMIT_BYTES = 8 << 20
 _EVENT_LIMIT_BYTES = 128 << 10
 _SIGNED_LIMIT_BYTES = MANIFEST_LIMIT_BYTES + (64 << 10)
 _MOST_PEERS = 64
+_MOST_ORDER_CONTAINERS = 2 + MAX_ORDERS * (2 + MAX_SIGNATURES)
 _CHUNK_BYTES = 64 << 10
 _DOWN_HINT = "is it still up? `bladeroot status` shows which roots there are"
 
@@ -59,6 +67,23 @@ class RootClient:
         """A generation's manifest, for `core.manifest.accept_manifest`."""
         path = f"/v1/generations/{serial}/manifest"
         return self._get_message(SignedManifest, path, _SIGNED_LIMIT_BYTES, MAX_SIGNED_CONTAINERS)
+
+    def read_orders(self) -> OrderList:
+        """The orders that it has, for `core.orders.accept_order` one by one."""
+        return self._get_message(OrderList, "/v1/orders", ORDERS_LIMIT_BYTES, _MOST_ORDER_CONTAINERS)
+
+    def read_clock(self) -> float:
+        """What time it is there, in seconds since the epoch, to a second (RFC 9110, 6.6.1)."""
+        headers, _data = self._exchange("GET", "/v1/claim", CLAIM_LIMIT_BYTES)
+        try:
+            return parsedate_to_datetime(headers.get("Date") or "").timestamp()
+        except (ValueError, OverflowError) as error:
+            raise self._explain("GET /v1/claim", "does not say what time it is") from error
+
+    def read_boot_script(self, mac: str, uuid: str) -> str:
+        """What it tells a machine that boots over the network and has nothing to boot from its disk."""
+        path = f"/boot.ipxe?mac={mac.replace(':', '-')}&uuid={uuid}&local=failed"
+        return self._request("GET", path, _LIST_LIMIT_BYTES).decode(errors="replace")
 
     def torrent(self, info_hash: str) -> bytes:
         """An artefact's torrent file, for `core.torrentfile.parse_torrent` with the signed info-hash."""
@@ -122,6 +147,11 @@ class RootClient:
             raise self._explain(f"GET {path}", str(error)) from error
 
     def _request(self, method: str, path: str, limit_bytes: int, body: bytes | None = None) -> bytes:
+        return self._exchange(method, path, limit_bytes, body)[1]
+
+    def _exchange(
+        self, method: str, path: str, limit_bytes: int, body: bytes | None = None
+    ) -> tuple[http.client.HTTPMessage, bytes]:
         what = f"{method} {path}"
         headers = {"Content-Type": "application/x-msgpack"} if body is not None else {}
         try:
@@ -138,7 +168,7 @@ class RootClient:
         if not 200 <= response.status < 300:
             said = bytes(data[:200]).decode(errors="replace").strip()
             raise self._explain(what, f"answered {response.status} {said}".strip())
-        return bytes(data)
+        return response.headers, bytes(data)
 
     def _explain(self, what: str, why: str) -> NetworkError:
         shown = what if len(what) <= 60 else what[:57] + "..."

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Self
 
 import attrs
+from attrs import frozen
 
 from bladeroot.core.reports import Report, plan_reports
 from bladeroot.errors import NetworkError
@@ -23,6 +24,14 @@ from bladeroot.net.client import RootClient
 _INTERVAL_S = 1.0
 _MOST_PENDING = 500
 _ANY_REPORT = Report(cluster_id="", blade="", session="", sequence=1)
+
+
+@frozen(kw_only=True)
+class Gives:
+    """What a machine has for others: whole artefacts, by info-hash, and where it serves them over HTTP."""
+
+    has: frozenset[str] = frozenset()
+    http_port: int = 0
 
 
 class RootReporter:
@@ -37,11 +46,12 @@ class RootReporter:
         *,
         cluster_id: str,
         blade: str,
-        swarm_port: int,
-        wants: Callable[[], Collection[str]],
+        swarm_port: int = 0,
+        wants: Callable[[], Collection[str]] = tuple,
     ) -> None:
         self._client = client
         self._wants = wants
+        self._gives = Gives()
         self._next = Report(
             cluster_id=cluster_id,
             blade=blade,
@@ -64,6 +74,11 @@ class RootReporter:
         self._done.set()
         self._thread.join()
         self._send()
+
+    def give(self, gives: Gives) -> None:
+        """From now on, say this of what this machine has for others."""
+        with self._lock:
+            self._gives = gives
 
     def __call__(self, event: Event) -> None:
         with self._lock:
@@ -89,8 +104,11 @@ class RootReporter:
     def _send(self) -> None:
         with self._lock:
             events, wants = tuple(self._pending), tuple(sorted(self._wants()))
+            gives = self._gives
             self._pending.clear()
-        reports = self._plan(events, wants)
+        has = tuple(sorted(gives.has))
+        self._next = attrs.evolve(self._next, wants=wants, has=has, http_port=gives.http_port)
+        reports = self._plan(events)
         try:
             for report in reports:
                 self._client.report(report)
@@ -101,12 +119,11 @@ class RootReporter:
             # A report that did arrive is known by its number: sending it again would be passed over.
         self._next = attrs.evolve(self._next, sequence=reports[-1].sequence + 1)
 
-    def _plan(self, events: tuple[Event, ...], wants: tuple[str, ...]) -> list[Report]:
-        template = attrs.evolve(self._next, wants=wants)
+    def _plan(self, events: tuple[Event, ...]) -> list[Report]:
         try:
-            return plan_reports(template, events)
+            return plan_reports(self._next, events)
         except Exception:  # a fact that is no plain value, …: not worth an install
-            return plan_reports(template, map(_make_tellable, events))
+            return plan_reports(self._next, map(_make_tellable, events))
 
 
 def _make_tellable(event: Event) -> Event:
