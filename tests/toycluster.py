@@ -18,8 +18,8 @@ from bladeroot.ops.publish import plan_publish, publish_snapshot
 from tests.blankdisks import make_disk
 from tests.toyos import TOY_KERNEL_COMMAND_LINE, build_toy_os
 
-DISK_SIZE_BYTES = 768 * MIB
-LAYOUT = Layout(esp_size_bytes=48 * MIB, slot_size_bytes=256 * MIB, data_min_size_bytes=256 * MIB)
+DISK_SIZE_BYTES = 896 * MIB
+LAYOUT = Layout(esp_size_bytes=128 * MIB, slot_size_bytes=256 * MIB, data_min_size_bytes=256 * MIB)
 BLADES = ("web01", "web02", "web03")
 
 

@@ -28,6 +28,18 @@ TOY_KERNEL_COMMAND_LINE = "console=ttyS0,115200 quiet panic=-1"
 _KERNEL_PACKAGE = "linux-image-cloud-amd64"
 _BUSYBOX = Path("/usr/bin/busybox")
 _MODULES = ("virtio_pci", "virtio_blk", "ext4", "crc32c_generic")
+_AGENT_MODULES = (
+    "virtio_net",
+    "virtio_rng",
+    "virtio_scsi",
+    "sd_mod",
+    "nvme",
+    "xfs",
+    "btrfs",
+    "efivarfs",
+    "nls_ascii",
+)
+"""Installing needs these beside; a toy OS is installed by the agent of its own kernel."""
 _APPLETS = (
     "sh",
     "mount",
@@ -97,6 +109,7 @@ def build_toy_os(target: Path, *, links: bool = False) -> None:
     shutil.copy2(kernel.with_name(f"initrd.img-{version}"), target / "boot" / f"initrd.img-{version}")
     shutil.copyfile(_BUSYBOX, target / "bin/busybox")
     (target / "bin/busybox").chmod(0o755)
+    shutil.copytree(kernel.with_name(f"modules-{version}"), target / "lib/modules" / version)
     for applet in _APPLETS:
         (target / "bin" / applet).symlink_to("busybox")
     if links:
@@ -120,7 +133,7 @@ def find_toy_kernel() -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     with _locked(cache / "lock"):
         kernels = sorted(cache.glob("vmlinuz-*"))
-        return kernels[-1] if kernels else _fetch_kernel(cache)
+        return kernels[-1] if kernels and [*cache.glob("modules-*")] else _fetch_kernel(cache)
 
 
 def _fetch_kernel(cache: Path) -> Path:
@@ -136,8 +149,19 @@ def _fetch_kernel(cache: Path) -> Path:
         modules = folder / "tree/lib/modules" / version
         image = render_initramfs(find_modules(modules, _MODULES))
         (cache / f"initrd.img-{version}").write_bytes(image)
+        _keep_modules(modules, cache / f"modules-{version}")
         # The kernel last: it is what says that the cache is whole.
         return (folder / "tree/boot" / f"vmlinuz-{version}").rename(cache / f"vmlinuz-{version}")
+
+
+def _keep_modules(source: Path, target: Path) -> None:
+    """What the agent needs in QEMU, not the forty megabytes of them all."""
+    shutil.rmtree(target, ignore_errors=True)
+    chosen = find_modules(source, (*_MODULES, *_AGENT_MODULES))
+    for path in (*chosen, *source.glob("modules.*")):
+        copy = target / path.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
 
 
 def find_modules(folder: Path, names: Sequence[str]) -> list[Path]:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 
 from attrs import frozen
 
 from bladeroot.core import wire
+from bladeroot.core.agentfiles import INITRAMFS, KERNEL, cut_into_parts
 from bladeroot.core.manifest import (
     Artefact,
     ArtefactKind,
@@ -32,6 +34,7 @@ from bladeroot.host.archive import pack_members, read_package_order, scan_tree
 from bladeroot.host.bootloader import build_boot_payload
 from bladeroot.host.depot import ArtefactWriter, Depot
 from bladeroot.ops.folder import ClusterFolder
+from bladeroot.ops.initramfs import build_agent
 from bladeroot.ops.overlays import OverlayBuilder
 from bladeroot.ops.snapshots.tree import require_tree
 from bladeroot.ops.steps import step
@@ -114,6 +117,7 @@ def publish_snapshot(
             pack(ArtefactKind.EXTRAS),
             _publish_overlays(plan, depot, reporter),
             _publish_boot_code(plan, depot, reporter),
+            *_publish_agent(plan, depot, reporter),
         )
         return _sign_and_add(plan, depot, secret_key, artefacts, before)
 
@@ -121,8 +125,7 @@ def publish_snapshot(
 def _publish_overlays(plan: PublishPlan, depot: Depot, reporter: Reporter) -> Artefact:
     folder = plan.folder
     entries = make_blade_entries(folder.cluster)
-    trusted = {path.name: path.read_bytes() for path in sorted(folder.trusted_keys_path.glob("*.pub"))}
-    toml = folder.file.read_text(encoding="utf-8")
+    toml, trusted = _read_site(folder)
     builder = OverlayBuilder(folder.cluster, folder.overlays, trusted, toml, plan.snapshot)
     title = f"Render {len(entries)} overlays"
     with step(ArtefactKind.OVERLAYS, title, reporter), depot.new_artefact() as writer:
@@ -148,6 +151,26 @@ def _publish_boot_code(plan: PublishPlan, depot: Depot, reporter: Reporter) -> A
         payload = Path(name)
         build_boot_payload(plan.snapshot, payload)
         return _take_directory(writer, ArtefactKind.BOOT, payload)
+
+
+def _publish_agent(plan: PublishPlan, depot: Depot, reporter: Reporter) -> tuple[Artefact, ...]:
+    """None for a snapshot without a kernel: it is for containers, or not yet whole."""
+    toml, trusted = _read_site(plan.folder)
+    with step(ArtefactKind.AGENT, "Make the agent's initramfs", reporter):
+        agent = build_agent(plan.snapshot, toml, trusted, reporter)
+        if agent is None:
+            return ()
+        with depot.new_artefact() as writer:
+            parts = chain(cut_into_parts(KERNEL, agent.kernel), cut_into_parts(INITRAMFS, agent.initramfs))
+            files = [writer.add_file(name, data) for name, data in parts]
+            files.insert(0, writer.add_file("info", wire.encode(agent.info)))
+            return (writer.finish(ArtefactKind.AGENT, files, agent.raw_size_bytes + len(agent.kernel)),)
+
+
+def _read_site(folder: ClusterFolder) -> tuple[str, dict[str, bytes]]:
+    """cluster.toml, and the public keys that blades trust, as every blade gets them."""
+    trusted = {path.name: path.read_bytes() for path in sorted(folder.trusted_keys_path.glob("*.pub"))}
+    return folder.file.read_text(encoding="utf-8"), trusted
 
 
 def _take_directory(writer: ArtefactWriter, kind: ArtefactKind, directory: Path) -> Artefact:
@@ -184,6 +207,7 @@ def _sign_and_add(
         artefacts=artefacts,
         blades=make_blade_entries(cluster),
         network=cluster.network,
+        strangers=cluster.strangers,
     )
     if newest is not None and before is not None and _says_the_same(manifest, before):
         return Published(signed=newest, manifest=before, is_new=False)
@@ -199,6 +223,7 @@ def _says_the_same(one: Manifest, other: Manifest) -> bool:
             manifest.blades,
             manifest.kernel_command_line,
             manifest.network,
+            manifest.strangers,
             manifest.arch,
         )
 

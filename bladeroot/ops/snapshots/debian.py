@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 
 from bladeroot.errors import SnapshotError, ToolError, UsageError
 from bladeroot.events import Note, Progress, Reporter, ignore
+from bladeroot.host.cache import default_cache_directory
 from bladeroot.host.kernels import find_kernel_images
 from bladeroot.host.run import PIPE, STDOUT, require_root, require_tools, run, start_process
 from bladeroot.ops.snapshots.selfcopy import copy_self
@@ -147,12 +148,6 @@ def ensure_cached_debian(
         else:
             build_debian(path, include=extra, with_self=False, reporter=reporter)
     return path
-
-
-def default_cache_directory() -> Path:
-    """$BLADEROOT_CACHE, or ~/.cache/bladeroot."""
-    chosen = os.environ.get("BLADEROOT_CACHE")
-    return Path(chosen) if chosen else Path.home() / ".cache" / "bladeroot"
 
 
 def clone_snapshot(source: Path, path: Path) -> Path:
