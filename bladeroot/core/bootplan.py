@@ -2,7 +2,8 @@
 
 GRUB reads everything from the ESP of the very disk it was started from. `grub.cfg` loads `grubenv`, whose
 `bladeroot_slot` names the slot to boot, and runs that slot's own `slot-<a|b>.cfg`. Without the variable
-nothing is installed, and the firmware goes on to its next device. So writing grubenv is the commit.
+nothing is installed: GRUB starts the agent where the ESP has it, so that an install that was cut off goes on
+without any network boot; else the firmware goes on to its next device. So writing grubenv is the commit.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from pathlib import Path
 
 from attrs import frozen
 
-from bladeroot.core.disklayout import Use
+from bladeroot.core.bootfacts import NEXT_AGENT, NEXT_VARIABLE, SLOT_VARIABLE
+from bladeroot.core.disklayout import ESP_LABEL, Use
 from bladeroot.errors import ConfigError, DiskError
 
 BIOS_BOOT_NUMBER = 1
@@ -26,9 +28,10 @@ GRUB_FOLDER = "/EFI/bladeroot"
 GRUB_CFG = f"{GRUB_FOLDER}/grub.cfg"
 GRUBENV = f"{GRUB_FOLDER}/grubenv"
 EFI_LOADERS = (f"{GRUB_FOLDER}/grubx64.efi", "/EFI/BOOT/BOOTX64.EFI")
-SLOT_VARIABLE = "bladeroot_slot"
-SERIAL_VARIABLE = "bladeroot_serial"
-CLUSTER_VARIABLE = "bladeroot_cluster"
+AGENT_CFG = f"{GRUB_FOLDER}/agent.cfg"
+"""How to start the agent; it is there exactly while the agent's kernel and initramfs are there and whole."""
+FROM_DISK = "bladeroot.from=disk"
+"""On the kernel's command line: the disk's own GRUB started the agent."""
 NEW_SUFFIX = ".new"
 """A file on the ESP is written under this name first; GRUB takes it where the old name has just gone."""
 
@@ -68,6 +71,10 @@ _PLATFORM_MODULES = {
     Platform.BIOS: ("biosdisk",),
     Platform.UEFI: ("all_video", "efi_gop", "efi_uga"),
 }
+_LOCAL_MODULES = (
+    *("part_gpt", "part_msdos", "fat", "search", "search_label", "search_fs_file"),
+    *("chain", "echo", "test", "normal", "configfile"),
+)
 _PREFIXES = {
     Platform.BIOS: f"(,gpt{ESP_NUMBER}){GRUB_FOLDER}",
     # Without a device GRUB takes the one that the firmware loaded it from (kern/main.c).
@@ -97,6 +104,12 @@ def plan_mkimage(platform: Platform, modules_folder: Path, output: Path) -> list
     return [*argv, "-p", _PREFIXES[platform], *_PLATFORM_MODULES[platform], *_COMMON_MODULES]
 
 
+def plan_local_mkimage(modules_folder: Path, config: Path, output: Path) -> list[str]:
+    """The argv that makes local.efi, which carries its `config` (`render_local_cfg`) in itself."""
+    argv = ["grub-mkimage", "-O", Platform.UEFI, "-d", str(modules_folder), "-o", str(output)]
+    return [*argv, "-p", GRUB_FOLDER, "-c", str(config), *_LOCAL_MODULES]
+
+
 def render_grub_cfg(kernel_command_line: str) -> str:
     """The file that both firmwares' GRUB starts with. It speaks where the kernel will (console=ttyS…)."""
     serial = parse_serial_console(kernel_command_line)
@@ -110,19 +123,95 @@ def render_grub_cfg(kernel_command_line: str) -> str:
         ]
     lines += [
         f"set {SLOT_VARIABLE}=",
-        f"load_env --file $prefix/grubenv {SLOT_VARIABLE}",
+        f"set {NEXT_VARIABLE}=",
+        f"load_env --file $prefix/grubenv {SLOT_VARIABLE} {NEXT_VARIABLE}",
         'regexp --set=1:bladeroot_disk "^([^,]+)" "$root"',
+        *_START_AGENT,
+        *_START_AGENT_ONCE,
         f'if [ -n "${SLOT_VARIABLE}" ]; then',
         f"  set bladeroot_file=$prefix/slot-${SLOT_VARIABLE}.cfg",
         f"  if [ ! -s $bladeroot_file ]; then set bladeroot_file=$bladeroot_file{NEW_SUFFIX}; fi",
         "  source $bladeroot_file",
         f'  echo "bladeroot: slot ${SLOT_VARIABLE} does not boot; going on to the next boot device"',
         "else",
+        "  bladeroot_start_agent",
         '  echo "bladeroot: nothing is installed on this disk; going on to the next boot device"',
         "fi",
         "sleep 3",
         "exit",
     ]
+    return "\n".join(lines) + "\n"
+
+
+_START_AGENT = (
+    "function bladeroot_start_agent {",
+    "  set bladeroot_file=$prefix/agent.cfg",
+    f"  if [ ! -s $bladeroot_file ]; then set bladeroot_file=$bladeroot_file{NEW_SUFFIX}; fi",
+    "  if [ -s $bladeroot_file ]; then source $bladeroot_file; fi",
+    "}",
+)
+_START_AGENT_ONCE = (
+    f'if [ "${NEXT_VARIABLE}" = {NEXT_AGENT} ]; then',
+    f"  set {NEXT_VARIABLE}=",
+    f"  save_env --file $prefix/grubenv {NEXT_VARIABLE}",
+    # What counts is what the disk has now: were it still there, the agent would start at each boot.
+    f"  set {NEXT_VARIABLE}=unknown",
+    f"  load_env --file $prefix/grubenv {NEXT_VARIABLE}",
+    f'  if [ -z "${NEXT_VARIABLE}" ]; then',
+    "    bladeroot_start_agent",
+    '    echo "bladeroot: the agent on this disk does not start"',
+    "  else",
+    '    echo "bladeroot: the disk cannot be written: the agent is not started"',
+    "  fi",
+    "fi",
+)
+
+
+def render_agent_cfg(kernel: str, initramfs: str, kernel_command_line: str) -> str:
+    """The file that starts the agent; `kernel` and `initramfs` are names of files beside it.
+
+    Raises ConfigError for a kernel command line whose quotes do not match.
+    """
+    words = " ".join(_quote(word) for word in (*split_command_line(kernel_command_line), FROM_DISK))
+    lines = [
+        "# Written by bladeroot at each install.",
+        "echo bladeroot: the agent",
+        f"if linux $prefix/{kernel} {words}; then",
+        f"  if initrd $prefix/{initramfs}; then boot; fi",
+        "fi",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def parse_agent_cfg(text: str) -> tuple[str, str] | None:
+    """The names of kernel and initramfs that it starts; None where it is not whole."""
+    found = re.search(r"^if linux \$prefix/(\S+) .*\n  if initrd \$prefix/(\S+); then.*\nfi\n\Z", text, re.M)
+    return (found.group(1), found.group(2)) if found else None
+
+
+def render_local_cfg() -> str:
+    """What `local.efi` does: start the disk's own loader, bladeroot's before any other.
+
+    It is for UEFI machines that were told over the network to boot their disk. Where no loader is found, or
+    the loader gives up, whoever started it goes on.
+    """
+    candidates = [
+        (f"--label {ESP_LABEL}", EFI_LOADERS[0]),
+        (f"--file {EFI_LOADERS[0]}", EFI_LOADERS[0]),
+        (f"--file {EFI_LOADERS[1]}", EFI_LOADERS[1]),
+    ]
+    lines = []
+    for search, loader in candidates:
+        lines += [
+            "set bladeroot_esp=",
+            f"search --no-floppy --set=bladeroot_esp {search}",
+            f'if [ -n "$bladeroot_esp" -a -f "($bladeroot_esp){loader}" ]; then',
+            f'  echo "bladeroot: ($bladeroot_esp){loader}"',
+            f'  if chainloader "($bladeroot_esp){loader}"; then boot; fi',
+            "  exit",
+            "fi",
+        ]
+    lines += ['echo "bladeroot: no disk has a boot loader"', "exit"]
     return "\n".join(lines) + "\n"
 
 

@@ -61,6 +61,7 @@ class OpenDisk:
     device: Path
     size_bytes: int
     sector_bytes: int
+    is_read_only: bool = False
 
     def partition(self, number: int) -> Path:
         """The device node of a partition."""
@@ -97,6 +98,7 @@ def open_disk(path: Path, *, read_only: bool = False) -> Iterator[OpenDisk]:
             device=device,
             size_bytes=int((name / "size").read_text()) * 512,
             sector_bytes=int((name / "queue/logical_block_size").read_text()),
+            is_read_only=(name / "ro").read_text().strip() == "1",
         )
 
 

@@ -9,42 +9,42 @@ from __future__ import annotations
 import os
 import re
 import struct
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from bladeroot.core.bootplan import (
     BIOS_BOOT_NUMBER,
-    CLUSTER_VARIABLE,
     EFI_LOADERS,
     GRUB_CFG,
-    GRUBENV,
-    SERIAL_VARIABLE,
-    SLOT_VARIABLE,
     KernelFiles,
     Platform,
+    plan_local_mkimage,
     plan_mkimage,
     render_grub_cfg,
-    render_grubenv,
+    render_local_cfg,
     render_slot_cfg,
     slot_cfg_path,
 )
-from bladeroot.core.disklayout import BIOS_BOOT_SIZE_BYTES, SLOTS, DiskPlan, Use
+from bladeroot.core.disklayout import BIOS_BOOT_SIZE_BYTES, DiskPlan, Use
 from bladeroot.errors import ArtefactError, DiskError, SnapshotError
 from bladeroot.host.blockdev import OpenDisk
+from bladeroot.host.efiloaders import PARKED_SUFFIX, park_loaders, unpark_loaders
 from bladeroot.host.esp import (
+    ensure_grubenv,
     has_esp_file,
-    has_sound_grubenv,
+    read_boot_facts,
     read_esp_file,
-    read_grubenv,
-    rename_esp_file,
+    write_boot_facts,
     write_esp_file,
-    write_grubenv,
 )
+from bladeroot.host.espagent import find_agent
 from bladeroot.host.run import find_tool, run
 
 __all__ = [
     "BOOT_FILES",
+    "LOCAL_LOADER",
     "build_boot_payload",
     "commit_slot",
     "install_boot_code",
@@ -56,6 +56,8 @@ __all__ = [
 ]
 
 BOOT_FILES = ("boot.img", "core.img", "grubx64.efi")
+LOCAL_LOADER = "local.efi"
+"""What a root gives a UEFI machine that shall boot its own disk."""
 
 SECTOR_BYTES = 512
 _BOOT_CODE_BYTES = 440
@@ -66,14 +68,11 @@ _DRIVE_CHECK_OFFSET = 0x66
 _NOPS = b"\x90\x90"
 _BLOCK_LIST = struct.Struct("<QHH")
 _KERNEL_SEGMENT = 0x800
-_PARKED_SUFFIX = ".off"
-"""UEFI's loaders are called so while nothing is committed: a UEFI goes on to its next device only where it
-finds no loader. One that starts and ends leaves it in its setup menu, where a blade would stay for ever."""
 _HALF_BYTES = BIOS_BOOT_SIZE_BYTES // 2
 
 
 def build_boot_payload(snapshot: Path | None, out: Path) -> tuple[Path, ...]:
-    """Make boot.img, core.img and grubx64.efi in `out`; the same input gives the same bytes.
+    """Make boot.img, core.img, grubx64.efi and local.efi in `out`; the same input gives the same bytes.
 
     They are of the snapshot's GRUB where it has the version that grub-mkimage is of, else of this machine's.
     Raises SnapshotError where neither has both platforms.
@@ -85,7 +84,11 @@ def build_boot_payload(snapshot: Path | None, out: Path) -> tuple[Path, ...]:
     (out / "boot.img").write_bytes((bios / "boot.img").read_bytes())
     run(plan_mkimage(Platform.BIOS, bios, out / "core.img"))
     run(plan_mkimage(Platform.UEFI, uefi, out / "grubx64.efi"))
-    return tuple(out / name for name in BOOT_FILES)
+    with tempfile.TemporaryDirectory(prefix="bladeroot-grub-") as folder:
+        config = Path(folder) / "local.cfg"
+        config.write_text(render_local_cfg(), encoding="ascii")
+        run(plan_local_mkimage(uefi, config, out / LOCAL_LOADER))
+    return tuple(out / name for name in (*BOOT_FILES, LOCAL_LOADER))
 
 
 def install_boot_code(disk: OpenDisk, payload: Path, *, kernel_command_line: str = "") -> None:
@@ -94,14 +97,16 @@ def install_boot_code(disk: OpenDisk, payload: Path, *, kernel_command_line: str
     A slot that is committed stays bootable at every instant. Raises ArtefactError for a broken payload.
     """
     parts = {name: _read_part(payload / name) for name in BOOT_FILES}
-    if not has_sound_grubenv(disk):
-        write_esp_file(disk, GRUBENV, render_grubenv({}))
+    ensure_grubenv(disk)
     write_esp_file(disk, GRUB_CFG, render_grub_cfg(kernel_command_line))
-    is_committed = read_committed(disk) is not None
+    suffix = ""
+    if read_committed(disk) is not None or find_agent(disk) is not None:
+        unpark_loaders(disk)
+    else:
+        park_loaders(disk)
+        suffix = PARKED_SUFFIX
     for path in EFI_LOADERS:
-        if not is_committed and has_esp_file(disk, path):
-            rename_esp_file(disk, path, path + _PARKED_SUFFIX)
-        write_esp_file(disk, path if is_committed else path + _PARKED_SUFFIX, parts["grubx64.efi"])
+        write_esp_file(disk, path + suffix, parts["grubx64.efi"])
     if disk.sector_bytes == SECTOR_BYTES:  # no BIOS starts a disk with sectors of 4 KiB
         _write_bios_code(disk, parts["boot.img"], parts["core.img"])
 
@@ -126,29 +131,31 @@ def write_slot_config(
     write_esp_file(disk, slot_cfg_path(slot), text)
 
 
-def commit_slot(disk: OpenDisk, slot: Use | None, facts: Mapping[str, str] | None = None) -> None:
-    """Make GRUB boot this slot from now on (None: nothing); `facts` replace what else stands in grubenv.
+def commit_slot(
+    disk: OpenDisk, slot: Use | None, *, serial: int = 0, cluster_id: str = "", order: int | None = None
+) -> None:
+    """Make GRUB boot this slot from now on (None: nothing, or the agent); say what it is.
 
-    The last thing of an install: one write of one sector. Raises DiskError if the slot has no config.
+    The last thing of an install: one write of one sector. `order` is what it was done for. Raises DiskError
+    if the slot has no config.
     """
+    facts = read_boot_facts(disk)
     if slot is None:
-        write_grubenv(disk, dict(facts or {}))
-        for path in EFI_LOADERS:
-            if has_esp_file(disk, path):
-                rename_esp_file(disk, path, path + _PARKED_SUFFIX)
+        write_boot_facts(disk, facts.when_released())
+        if find_agent(disk) is None:
+            park_loaders(disk)
         return
     if not has_esp_file(disk, slot_cfg_path(slot)):
         raise DiskError(f"{disk.source}: slot {slot} has no {slot_cfg_path(slot)}: nothing to commit")
+    unpark_loaders(disk)
     for path in EFI_LOADERS:
-        if has_esp_file(disk, path + _PARKED_SUFFIX):
-            rename_esp_file(disk, path + _PARKED_SUFFIX, path)
-        elif not has_esp_file(disk, path):
+        if not has_esp_file(disk, path):
             raise DiskError(f"{disk.source}: no {path} on the ESP", "install the boot code first")
-    write_grubenv(disk, {**(facts or {}), SLOT_VARIABLE: str(slot)})
+    write_boot_facts(disk, facts.when_committed(slot, serial, cluster_id, order))
 
 
 def release_slot(disk: OpenDisk, plan: DiskPlan) -> bool:
-    """Before anything is formatted: if the plan does not keep the slot that boots now, let nothing boot.
+    """Before anything is formatted: if the plan does not keep the slot that boots now, let it not boot.
 
     Else a power cut would leave a disk that boots half a system. True where something was released.
     """
@@ -161,17 +168,7 @@ def release_slot(disk: OpenDisk, plan: DiskPlan) -> bool:
 
 def read_committed(disk: OpenDisk) -> Use | None:
     """The slot that GRUB boots; None where nothing is installed."""
-    value = read_grubenv(disk).get(SLOT_VARIABLE)
-    return next((slot for slot in SLOTS if slot == value), None)
-
-
-def read_committed_serial(disk: OpenDisk, cluster_id: str) -> int:
-    """The serial of the generation that the disk boots, if it is that cluster's; 0 otherwise."""
-    values = read_grubenv(disk)
-    serial = values.get(SERIAL_VARIABLE, "")
-    if read_committed(disk) is None or values.get(CLUSTER_VARIABLE) != cluster_id or not serial.isdecimal():
-        return 0
-    return int(serial)
+    return read_boot_facts(disk).slot
 
 
 def _find_modules(snapshot: Path | None, platform: Platform) -> Path:

@@ -6,8 +6,12 @@ import os
 import re
 import struct
 import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
+from typing import IO, cast
 
+from bladeroot.core.bootfacts import BootFacts, parse_boot_facts, render_boot_facts
 from bladeroot.core.bootplan import (
     ESP_NUMBER,
     GRUBENV,
@@ -19,8 +23,10 @@ from bladeroot.core.bootplan import (
 )
 from bladeroot.errors import DiskError
 from bladeroot.host.blockdev import OpenDisk, sync_device
-from bladeroot.host.run import Completed, run
+from bladeroot.host.run import DEVNULL, PIPE, Completed, make_tool_error, run, start_process
 
+_GRUBENV_BEGINS = render_grubenv({}).partition(b"\n")[0] + b"\n"
+_GRUBENV_REST = render_grubenv({})[GRUBENV_SECTOR_BYTES:]
 _ENVIRONMENT = {"MTOOLSRC": "/dev/null", "MTOOLS_SKIP_CHECK": "1"}
 
 
@@ -42,8 +48,7 @@ def write_esp_file(disk: OpenDisk, path: str, data: bytes | str) -> bool:
     temporary = f"{path}{NEW_SUFFIX}"
     if read_esp_file(disk, path) == payload:
         return False
-    for parent in reversed(PurePosixPath(path).parents[:-1]):
-        _mtools(disk, "mmd", "-D", "s", f"::{parent}", check=False)
+    _make_parents(disk, path)
     with tempfile.TemporaryDirectory(prefix="bladeroot-esp-") as folder:
         copy = Path(folder) / "file"
         copy.write_bytes(payload)
@@ -60,6 +65,52 @@ def rename_esp_file(disk: OpenDisk, old: str, new: str) -> None:
     sync_device(disk.partition(ESP_NUMBER))
 
 
+def remove_esp_file(disk: OpenDisk, path: str) -> None:
+    """Let there be no such file."""
+    _mtools(disk, "mdel", f"::{path}", check=False)
+    sync_device(disk.partition(ESP_NUMBER))
+
+
+def copy_to_esp(disk: OpenDisk, path: str, parts: Sequence[Path]) -> None:
+    """Write a large file, which is `parts` one behind the other; it is on the disk when this returns.
+
+    It has its name while it is not whole: nothing may point to it yet. Raises ToolError.
+    """
+    _make_parents(disk, path)
+    argv = ["mcopy", "-D", "o", "-i", str(disk.partition(ESP_NUMBER)), "-", f"::{path}"]
+    with start_process(argv, stdin=PIPE, stderr=PIPE, environment=_ENVIRONMENT) as process:
+        # Should it end early, it says why on stderr.
+        with suppress(BrokenPipeError), cast(IO[bytes], process.stdin) as stream:
+            for part in parts:
+                stream.write(part.read_bytes())
+        said = cast(IO[bytes], process.stderr).read().decode(errors="replace")
+        code = process.wait()
+    if code != 0:
+        raise make_tool_error(Completed(tuple(argv), code, "", said))
+    sync_device(disk.partition(ESP_NUMBER))
+
+
+def is_on_esp(disk: OpenDisk, path: str, parts: Sequence[Path]) -> bool:
+    """Whether the file is exactly `parts` one behind the other."""
+    argv = ["mcopy", "-i", str(disk.partition(ESP_NUMBER)), f"::{path}", "-"]
+    with start_process(argv, stdout=PIPE, stderr=DEVNULL, environment=_ENVIRONMENT) as process:
+        stream = cast(IO[bytes], process.stdout)
+        for part in parts:
+            data = part.read_bytes()
+            if stream.read(len(data)) != data:
+                return False
+        return stream.read(1) == b""
+
+
+def read_esp_room(disk: OpenDisk) -> int:
+    """How many bytes are free on the ESP. Raises DiskError where that cannot be told."""
+    shown = _mtools(disk, "mdir", "::/").stdout
+    match = re.search(r"([\d ]+) bytes free", shown)
+    if match is None:
+        raise DiskError(f"{disk.source}: the ESP does not tell how much room it has")
+    return int(match.group(1).replace(" ", ""))
+
+
 def has_esp_file(disk: OpenDisk, path: str) -> bool:
     """There is a file of that name."""
     return _mtools(disk, "mdir", "-b", f"::{path}", check=False).code == 0
@@ -71,9 +122,26 @@ def read_grubenv(disk: OpenDisk) -> dict[str, str]:
 
 
 def has_sound_grubenv(disk: OpenDisk) -> bool:
-    """There is a grubenv that `write_grubenv` can overwrite in place."""
+    """There is a grubenv that `write_grubenv` can overwrite in place, whether we or GRUB wrote it last."""
     block = read_esp_file(disk, GRUBENV) or b""
-    return block == render_grubenv(parse_grubenv(block))
+    return block.startswith(_GRUBENV_BEGINS) and block[GRUBENV_SECTOR_BYTES:] == _GRUBENV_REST
+
+
+def read_boot_facts(disk: OpenDisk) -> BootFacts:
+    """What the disk says of itself; nothing where it has no readable grubenv."""
+    return parse_boot_facts(read_grubenv(disk))
+
+
+def write_boot_facts(disk: OpenDisk, facts: BootFacts) -> None:
+    """Replace what the disk says of itself, in one write of one sector. Raises as `write_grubenv`."""
+    write_grubenv(disk, render_boot_facts(facts))
+
+
+def ensure_grubenv(disk: OpenDisk, facts: BootFacts | None = None) -> None:
+    """Make a grubenv with those facts (by default what can still be read), unless there is a sound one."""
+    if not has_sound_grubenv(disk):
+        values = render_boot_facts(facts or read_boot_facts(disk))
+        write_esp_file(disk, GRUBENV, render_grubenv(values))
 
 
 def write_grubenv(disk: OpenDisk, values: dict[str, str]) -> None:
@@ -96,6 +164,11 @@ def write_grubenv(disk: OpenDisk, values: dict[str, str]) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _make_parents(disk: OpenDisk, path: str) -> None:
+    for parent in reversed(PurePosixPath(path).parents[:-1]):
+        _mtools(disk, "mmd", "-D", "s", f"::{parent}", check=False)
 
 
 def _find_offset(disk: OpenDisk, descriptor: int, path: str) -> int:

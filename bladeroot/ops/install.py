@@ -13,7 +13,10 @@ from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
-from bladeroot.core.bootplan import CLUSTER_VARIABLE, SERIAL_VARIABLE, render_fstab
+import attrs
+
+from bladeroot.core import agentfiles
+from bladeroot.core.bootplan import render_fstab
 from bladeroot.core.disklayout import Use
 from bladeroot.core.framing import FrameIndex, parse_index
 from bladeroot.core.manifest import ArtefactKind
@@ -29,6 +32,13 @@ from bladeroot.host.bootloader import (
     write_slot_config,
 )
 from bladeroot.host.depot import DEFAULT_DEPOT, Depot
+from bladeroot.host.esp import (
+    ensure_grubenv,
+    has_sound_grubenv,
+    read_boot_facts,
+    write_boot_facts,
+)
+from bladeroot.host.espagent import write_agent
 from bladeroot.host.files import explain_full_disk, sync_filesystem, write_atomically
 from bladeroot.host.kernels import find_kernels
 from bladeroot.host.mounts import mounted
@@ -113,6 +123,7 @@ class Installation:
             "role": plan.entry.blade.role,
             "serial": plan.manifest.serial,
             "manifest": plan.signed.hash,
+            "order": self._order_number,
             "disk": str(plan.disk.path),
             "slot": str(plan.layout.slot),
             "standing": str(plan.standing),
@@ -123,7 +134,12 @@ class Installation:
     # The steps
 
     def partition_disk(self) -> None:
-        """Let go of a slot that will be written over, then cut the disk; a table that is as planned stays."""
+        """Let go of a slot that will be written over, then cut the disk; a table that is as planned stays.
+
+        Before all of it the try is counted, on a disk that can: it counts whatever becomes of it.
+        """
+        if has_sound_grubenv(self.opened):
+            write_boot_facts(self.opened, read_boot_facts(self.opened).with_try(self._order_number or 0))
         release_slot(self.opened, self.plan.layout)
         apply_partitions(self.opened, self.plan.layout)
 
@@ -133,6 +149,7 @@ class Installation:
         for partition in layout.partitions:
             if partition.filesystem is not None:
                 self._uuids[partition.use] = format_partition(self.opened, layout, partition)
+        self._carry_boot_facts_over()
         self._mount_data()
         self._mount_slot()
 
@@ -142,6 +159,22 @@ class Installation:
             if partition.filesystem_uuid is not None:
                 self._uuids[partition.use] = partition.filesystem_uuid
         self._mount_data()
+
+    def install_agent(self) -> None:
+        """The agent's kernel and initramfs to the ESP, and GRUB to start them: from now on the disk takes the
+        install up again by itself, if it is cut off. Nothing, where the generation has no agent.
+        """
+        agent = self.plan.agent
+        if agent is None:
+            return
+        self._fetch(ArtefactKind.AGENT)
+        files = {path.name: path for path in self.depot.artefact_files(agent.info_hash)}
+        kernel, initramfs = (
+            [files[name] for name in agentfiles.choose_parts(what, files)]
+            for what in (agentfiles.KERNEL, agentfiles.INITRAMFS)
+        )
+        write_agent(self.opened, kernel, initramfs, self.plan.manifest.kernel_command_line)
+        self._install_boot_code()
 
     def fetch_runtime(self) -> None:
         """Fetch the runtime, and extract each frame as it comes."""
@@ -181,11 +214,7 @@ class Installation:
 
     def install_boot_loader(self) -> None:
         """GRUB for BIOS and UEFI, and its configuration; nothing is chosen to boot yet."""
-        payload = self._work / "boot"
-        payload.mkdir()
-        self._fetch(ArtefactKind.BOOT, lambda name, data: _write(payload / name, data))
-        kernel_command_line = self.plan.manifest.kernel_command_line
-        install_boot_code(self.opened, payload, kernel_command_line=kernel_command_line)
+        self._install_boot_code()
         slot = self.plan.layout.slot
         write_slot_config(
             self.opened,
@@ -193,7 +222,7 @@ class Installation:
             partition_number=self.plan.layout.partition(slot).number,
             filesystem_uuid=self._uuids[slot],
             kernels=find_kernels(self.slot),
-            kernel_command_line=kernel_command_line,
+            kernel_command_line=self.plan.manifest.kernel_command_line,
         )
 
     def commit(self) -> None:
@@ -202,8 +231,13 @@ class Installation:
         sync_filesystem(self.depot.path)
         self._slot_mount.close()
         manifest = self.plan.manifest
-        facts = {SERIAL_VARIABLE: str(manifest.serial), CLUSTER_VARIABLE: manifest.cluster_id}
-        commit_slot(self.opened, self.plan.layout.slot, facts)
+        commit_slot(
+            self.opened,
+            self.plan.layout.slot,
+            serial=manifest.serial,
+            cluster_id=manifest.cluster_id,
+            order=self._order_number,
+        )
 
     def fetch_extras(self) -> None:
         """The extras, and the overlay once more, since it has the last word on them too."""
@@ -226,6 +260,26 @@ class Installation:
         self._slot_mount.close()
 
     # Their parts
+
+    @property
+    def _order_number(self) -> int | None:
+        return self.plan.order.number if self.plan.order else None
+
+    def _carry_boot_facts_over(self) -> None:
+        """What the disk said of itself, to an ESP that is new; and that its data was wiped, if it was."""
+        order = self.plan.order
+        facts = self.plan.before.with_try(self._order_number or 0).when_released()
+        ensure_grubenv(self.opened, facts)
+        if order is not None and order.wipe_data:
+            facts = read_boot_facts(self.opened)
+            write_boot_facts(self.opened, attrs.evolve(facts, wiped=order.number))
+
+    def _install_boot_code(self) -> None:
+        payload = self._work / "boot"
+        payload.mkdir(exist_ok=True)
+        self._fetch(ArtefactKind.BOOT, lambda name, data: _write(payload / name, data))
+        kernel_command_line = self.plan.manifest.kernel_command_line
+        install_boot_code(self.opened, payload, kernel_command_line=kernel_command_line)
 
     def _mount_data(self) -> None:
         data = self.plan.layout.partition(Use.DATA)
@@ -296,7 +350,8 @@ class Installation:
                 "manifest": self.plan.signed.hash,
                 "slot": str(self.plan.layout.slot),
                 "extras": complete,
-                "order": None,
+                "order": self._order_number or self.plan.before.order or None,
+                "filesystems": {str(use): uuid for use, uuid in self._uuids.items()},
             },
         )
 
@@ -304,6 +359,7 @@ class Installation:
 STEPS: tuple[tuple[str, str, Callable[[Installation], None]], ...] = (
     ("partition", "Partition the disk", Installation.partition_disk),
     ("format", "Make filesystems", Installation.make_filesystems),
+    ("agent", "Keep the agent on the disk", Installation.install_agent),
     ("runtime", "Fetch and extract the runtime", Installation.fetch_runtime),
     ("overlay", "Apply the blade's overlay", Installation.apply_overlay),
     ("identity", "Write fstab, machine-id and host keys", Installation.write_identity),

@@ -9,18 +9,29 @@ from typing import Any
 import attrs
 from attrs import frozen
 
+from bladeroot.core.bootfacts import BootFacts
 from bladeroot.core.diskchoice import Disk, choose_disk
 from bladeroot.core.disklayout import DATA_LABEL, DiskPlan, Use, plan_disk, render_plan
-from bladeroot.core.manifest import ArtefactKind, BladeEntry, Manifest, SignedManifest, accept_manifest
+from bladeroot.core.manifest import (
+    Artefact,
+    ArtefactKind,
+    BladeEntry,
+    Manifest,
+    SignedManifest,
+    accept_manifest,
+)
+from bladeroot.core.orders import Order
 from bladeroot.core.signing import PublicKey
 from bladeroot.core.sizes import render_about
-from bladeroot.errors import DiskTooSmallError
+from bladeroot.errors import DiskError, DiskTooSmallError, TrustError
 from bladeroot.host.blockdev import OpenDisk, find_disks, read_table
-from bladeroot.host.bootloader import read_committed, read_committed_serial
+from bladeroot.host.esp import read_boot_facts
 from bladeroot.ops.resume import Standing, find_standing, plan_nothing_new
 
 _DEPOT_SLACK_BYTES = 64 << 20
 """What the data partition needs beside the artefacts: metadata, identity, the filesystem's own."""
+_ESP_SLACK_BYTES = 4 << 20
+"""What the ESP needs beside the agent: GRUB, its files, and the filesystem's own."""
 
 
 @frozen(kw_only=True)
@@ -34,6 +45,15 @@ class InstallPlan:
     layout: DiskPlan
     standing: Standing = Standing.NEW
     """What of it is there already: with COMMITTED nothing is formatted, with COMPLETE nothing is done."""
+    order: Order | None = None
+    """The order that is carried out."""
+    before: BootFacts = attrs.field(factory=BootFacts)
+    """What the disk said of itself."""
+
+    @property
+    def agent(self) -> Artefact | None:
+        """The agent's artefact; None where the generation is older than those."""
+        return next((one for one in self.manifest.artefacts if one.kind is ArtefactKind.AGENT), None)
 
     def lines(self) -> list[str]:
         """The plan for people."""
@@ -42,6 +62,8 @@ class InstallPlan:
             f"{blade.name} ({blade.role}): generation {manifest.serial} of cluster {manifest.cluster_name}"
         )
         lines = [first, *render_plan(self.layout, self.disk)]
+        if self.order is not None:
+            lines.append(f"  it carries out order {self.order.number}")
         if self.standing is Standing.COMMITTED:
             lines.append(
                 "  it boots this generation already: only what is missing is fetched, nothing is lost"
@@ -57,6 +79,7 @@ class InstallPlan:
             "role": self.entry.blade.role,
             "serial": self.manifest.serial,
             "manifest": self.signed.hash,
+            "order": self.order.number if self.order else None,
             "disk": str(self.disk.path),
             "slot": str(self.layout.slot),
             "standing": str(self.standing),
@@ -105,41 +128,70 @@ def plan_install(
     *,
     wipe_data: bool = False,
     again: bool = False,
+    order: Order | None = None,
 ) -> InstallPlan:
     """Check the manifest, and only then decide what becomes of the disk.
 
-    A disk that boots this very generation as this blade is not installed anew, unless `again` or `wipe_data`;
-    one that boots a higher serial of the cluster does not go down, unless `wipe_data` forgets what it was.
-    Raises TrustError, InventoryError, DiskTooSmallError, DiskError.
+    A disk that boots this very generation as this blade is not installed anew, unless `again` or `wipe_data`
+    or an `order` says so; one that boots a higher serial of the cluster does not go down, unless `wipe_data`
+    forgets what it was or the order names the lower one. An order (accepted by the caller) that the disk has
+    carried out already counts for nothing. Raises TrustError, InventoryError, DiskTooSmallError, DiskError.
     """
-    lowest_serial = 1 if wipe_data else read_committed_serial(opened, cluster_id)
+    before = read_boot_facts(opened)
+    if order is not None and order.number <= before.order:
+        order = None
+    lowest_serial = _find_lowest_serial(before, cluster_id, wipe_data, order)
     manifest = accept_manifest(signed, trusted_keys, cluster_id, lowest_serial=lowest_serial)
+    if order is not None and order.serial not in (None, manifest.serial):
+        raise TrustError(
+            f"order {order.number} is for generation {order.serial}, not for {manifest.serial}",
+            "ask another root for it",
+        )
+    if opened.is_read_only:
+        raise DiskError(f"{disk.path} is read-only", "take away its write protection, or name another disk")
+    again = again or wipe_data or order is not None
+    # Once is enough: an install that is taken up again has done it.
+    wipe_data = wipe_data or (order is not None and order.wipe_data and before.wiped != order.number)
     entry = manifest.entry(blade_name)
     image_bytes = sum(
         artefact.raw_size_bytes for artefact in manifest.artefacts if _is_in_slot(artefact.kind)
     )
     existing = read_table(opened)
-    committed = read_committed(opened)
     layout = plan_disk(
         opened.size_bytes,
         entry.layout,
         existing,
         image_bytes=image_bytes,
         sector_bytes=opened.sector_bytes,
-        committed=committed,
+        committed=before.slot,
         wipe_data=wipe_data,
     )
-    _check_depot_fits(manifest, layout)
     standing = Standing.NEW
-    if not again and not wipe_data:
+    if not again:
         wanted = {"blade": blade_name, "cluster_id": cluster_id, "manifest": signed.hash}
-        standing = find_standing(opened, layout, existing, committed, wanted)
-        if existing is not None and committed is not None and standing is not Standing.NEW:
-            layout = plan_nothing_new(layout, existing, committed)
-    disk = attrs.evolve(disk, size_bytes=opened.size_bytes)
-    return InstallPlan(
-        signed=signed, manifest=manifest, entry=entry, disk=disk, layout=layout, standing=standing
+        standing = find_standing(opened, layout, existing, before.slot, wanted)
+        if existing is not None and before.slot is not None and standing is not Standing.NEW:
+            layout = plan_nothing_new(layout, existing, before.slot)
+    plan = InstallPlan(
+        signed=signed,
+        manifest=manifest,
+        entry=entry,
+        disk=attrs.evolve(disk, size_bytes=opened.size_bytes),
+        layout=layout,
+        standing=standing,
+        order=order,
+        before=before,
     )
+    _check_depot_fits(manifest, layout)
+    _check_agent_fits(plan)
+    return plan
+
+
+def _find_lowest_serial(before: BootFacts, cluster_id: str, wipe_data: bool, order: Order | None) -> int:
+    if wipe_data or before.cluster_id != cluster_id:
+        return 1
+    ordered = order.serial if order is not None else None
+    return max(1, min(before.serial, ordered or before.serial))
 
 
 def _is_in_slot(kind: ArtefactKind) -> bool:
@@ -154,4 +206,17 @@ def _check_depot_fits(manifest: Manifest, layout: DiskPlan) -> None:
             f"generation {manifest.serial} takes {render_about(needed)} in the depot,"
             f" the partition {DATA_LABEL} would have {render_about(room)}",
             "use a larger disk, or make the slots smaller in cluster.toml",
+        )
+
+
+def _check_agent_fits(plan: InstallPlan) -> None:
+    if plan.agent is None or plan.standing is not Standing.NEW:
+        return
+    needed = plan.agent.size_bytes + _ESP_SLACK_BYTES
+    room = plan.layout.size_bytes(plan.layout.partition(Use.ESP))
+    if needed > room:
+        raise DiskTooSmallError(
+            f"the agent of generation {plan.manifest.serial} takes {render_about(needed)} on the ESP,"
+            f" layout {plan.entry.layout.name!r} has {render_about(room)}",
+            "make esp_size larger in cluster.toml",
         )

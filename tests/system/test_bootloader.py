@@ -152,7 +152,7 @@ def test_a_commit_is_one_sector(disk: OpenDisk, image: Path, payload: Path) -> N
     assert read_committed(disk) is None
     commit_slot(disk, Use.SLOT_A)
     before = image.read_bytes()
-    commit_slot(disk, Use.SLOT_B, {"bladeroot_serial": "7"})
+    commit_slot(disk, Use.SLOT_B, serial=7)
     assert len(differing_sectors(before, image.read_bytes())) == 1
     assert read_committed(disk) is Use.SLOT_B
     assert read_grubenv(disk) == {"bladeroot_slot": "b", "bladeroot_serial": "7"}
