@@ -6,7 +6,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from attrs import frozen
@@ -21,6 +21,7 @@ from bladeroot.net.swarm import DEFAULT_SWARM_PORT, Swarm
 from bladeroot.ops.reporting import RootReporter
 from bladeroot.ops.sources import Source, SwarmSource
 
+_ROUND_S = 5.0
 _OTHERS_S = 5.0
 """How long to listen for another root before asking a silent one again."""
 
@@ -61,7 +62,7 @@ def follow_root(
         for root_reporter in root_reporters:
             root_reporter(event)
 
-    with _join_swarms(client, report) as swarm:
+    with join_swarms(client, report) as swarm:
         source = SwarmSource(client, swarm, serial, wants, reporter)
         with RootReporter(
             client, cluster_id=cluster.id, blade=blade, swarm_port=swarm.port, wants=lambda: wants
@@ -86,6 +87,19 @@ def find_root(
             continue
         return client, claim.serial
     return _find_announced_root(cluster.id, wait_s, reporter)
+
+
+def find_root_again(cluster: Cluster, *, named: Iterable[str], reporter: Reporter) -> RootClient:
+    """One round of looking: the named roots first, as `host:port`, then as `find_root` does.
+
+    Raises NetworkError, NoRootFoundError; whoever calls it again and again pauses in between.
+    """
+    for address in named:
+        try:
+            return find_root(cluster, root=address, wait_s=0, reporter=reporter)[0]
+        except (NetworkError, UsageError) as error:
+            reporter(Note(text=f"the root that this machine was started by is passed over: {error}"))
+    return find_root(cluster, root=None, wait_s=_ROUND_S, reporter=reporter)[0]
 
 
 def _find_announced_root(cluster_id: str, wait_s: float, reporter: Reporter) -> tuple[RootClient, int]:
@@ -145,7 +159,8 @@ def wait_until_stopped() -> None:
             signal.signal(number, handler)
 
 
-def _join_swarms(client: RootClient, reporter: Reporter) -> Swarm:
+def join_swarms(client: RootClient, reporter: Reporter) -> Swarm:
+    """A membership in swarms, at the usual port if it is free."""
     try:
         return Swarm(port=DEFAULT_SWARM_PORT, reporter=reporter, root_address=client.host)
     except PortTakenError:

@@ -14,7 +14,7 @@ from typing import Any
 
 import attrs
 
-from bladeroot.core.disklayout import DiskPlan, ExistingTable, Partition, Use
+from bladeroot.core.disklayout import LABELS, DiskPlan, ExistingTable, Use
 from bladeroot.errors import DiskError
 from bladeroot.host.blockdev import OpenDisk
 from bladeroot.host.mounts import mounted
@@ -43,7 +43,7 @@ def find_standing(
     """What the slot that the disk boots says of itself, against what is `wanted`. It is mounted for that."""
     if committed is None or existing is None or not plan.table_matches:
         return Standing.NEW
-    told = _read_installed(disk, plan.partition(committed))
+    told = _read_installed(disk, plan.partition(committed).number, plan.partition(committed).filesystem)
     if any(told.get(key) != value for key, value in wanted.items()):
         return Standing.NEW
     return Standing.COMPLETE if told.get("extras") is True else Standing.COMMITTED
@@ -59,11 +59,19 @@ def plan_nothing_new(plan: DiskPlan, existing: ExistingTable, committed: Use) ->
     return attrs.evolve(plan, slot=committed, lost=(), partitions=kept)
 
 
-def _read_installed(disk: OpenDisk, partition: Partition) -> dict[str, Any]:
+def read_installed(disk: OpenDisk, table: ExistingTable, slot: Use) -> dict[str, Any]:
+    """What the slot of that name says of itself; empty where it cannot be read."""
+    for partition in table.partitions:
+        if partition.name == LABELS[slot]:
+            return _read_installed(disk, partition.number, partition.filesystem)
+    return {}
+
+
+def _read_installed(disk: OpenDisk, number: int, filesystem: str | None) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="bladeroot-look-") as name:
         try:
-            node = disk.partition(partition.number)
-            with mounted(node, Path(name) / "slot", filesystem=partition.filesystem, options=["ro"]) as slot:
+            node = disk.partition(number)
+            with mounted(node, Path(name) / "slot", filesystem=filesystem, options=["ro"]) as slot:
                 path = slot / INSTALLED_FILE
                 if path.is_symlink() or not path.is_file() or path.stat().st_size > _LIMIT_BYTES:
                     return {}
