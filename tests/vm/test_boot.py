@@ -5,24 +5,20 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import attrs
 import pytest
 
+from bladeroot.core.bootfacts import BootFacts
 from bladeroot.core.cluster import MIB, Layout
-from bladeroot.core.disklayout import DiskPlan, Use
-from bladeroot.host.blockdev import OpenDisk, open_disk
-from bladeroot.host.bootloader import (
-    build_boot_payload,
-    commit_slot,
-    install_boot_code,
-    read_committed,
-    release_slot,
-    write_slot_config,
-)
-from bladeroot.host.kernels import find_kernels
+from bladeroot.core.disklayout import Use
+from bladeroot.host.blockdev import open_disk
+from bladeroot.host.bootloader import commit_slot
+from bladeroot.host.esp import has_sound_grubenv, read_boot_facts, write_boot_facts
 from bladeroot.host.mounts import mounted
 from bladeroot.lab.qemu import Firmware, boot
-from tests.blankdisks import cut_disk, make_disk, needs_loop_devices, plan_install
-from tests.toyos import TOY_BOOT_MARKER, TOY_KERNEL_COMMAND_LINE, TOY_SAYS_FILE, build_toy_os
+from tests.blankdisks import needs_loop_devices
+from tests.bootworkshop import AGENT_MARKER, NOTHING_INSTALLED, TIMEOUT_S, Workshop, booted_as
+from tests.toyos import TOY_BOOT_MARKER
 
 pytestmark = [
     pytest.mark.vm,
@@ -30,64 +26,10 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("qemu-system-x86_64") is None, reason="QEMU is not installed"),
 ]
 
-LAYOUT = Layout(esp_size_bytes=48 * MIB, slot_size_bytes=48 * MIB, slots=2, data_min_size_bytes=16 * MIB)
-IMAGE_BYTES = 20 * MIB
-TIMEOUT_S = 240.0
-NOTHING_INSTALLED = "nothing is installed on this disk"
-
-
-class Workshop:
-    """The toy OS and the boot payload, and how a disk becomes a blade with them."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.tree, self.payload = folder / "tree", folder / "payload"
-        build_toy_os(self.tree, links=True)
-        build_boot_payload(self.tree, self.payload)
-
-    def make_disk(self, name: str) -> Path:
-        return make_disk(self.folder / name, 192 * MIB)
-
-    def install(self, image: Path, hostname: str, *, upto: str = "commit", layout: Layout = LAYOUT) -> Use:
-        """Install as far as the named step: "format", "boot code" or "commit"; the slot it went to."""
-        with open_disk(image) as disk:
-            plan = plan_install(disk, layout, image_bytes=IMAGE_BYTES, committed=read_committed(disk))
-            release_slot(disk, plan)
-            uuids = cut_disk(disk, plan)
-            if upto != "format":
-                self._fill(disk, plan, hostname, uuids[plan.slot])
-            if upto == "commit":
-                commit_slot(disk, plan.slot)
-            return plan.slot
-
-    def _fill(self, disk: OpenDisk, plan: DiskPlan, hostname: str, uuid: str) -> None:
-        number = plan.partition(plan.slot).number
-        with mounted(disk.partition(number), self.folder / "mnt") as slot:
-            shutil.copytree(self.tree, slot, symlinks=True, dirs_exist_ok=True)
-            (slot / "etc/hostname").write_text(f"{hostname}\n")
-            (slot / TOY_SAYS_FILE).write_text(f"slot-{plan.slot}\n")
-        install_boot_code(disk, self.payload, kernel_command_line=TOY_KERNEL_COMMAND_LINE)
-        write_slot_config(
-            disk,
-            plan.slot,
-            partition_number=number,
-            filesystem_uuid=uuid,
-            kernels=find_kernels(self.tree),
-            kernel_command_line=TOY_KERNEL_COMMAND_LINE,
-        )
-
 
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     return Workshop(tmp_path_factory.mktemp("workshop"))
-
-
-def booted_as(image: Path, firmware: Firmware, log: Path, *extra_arguments: str) -> tuple[str, str]:
-    """Which host name and which slot the machine says it is, after it has switched itself off."""
-    with boot(image, firmware, log=log, extra_arguments=extra_arguments) as machine:
-        match = machine.wait_for(rf"{TOY_BOOT_MARKER} hostname=(\S+) says=(\S+)", TIMEOUT_S)
-        machine.wait_until_ended(TIMEOUT_S)
-        return match.group(1), match.group(2)
 
 
 @pytest.mark.parametrize("firmware", ["bios", "uefi"])
@@ -154,3 +96,59 @@ def test_a_slots_own_kernel_by_name_when_its_links_are_gone(workshop: Workshop, 
     with boot(image, "bios", log=tmp_path / "console.log") as machine:
         machine.wait_for(r"slot a, /boot/vmlinuz-\d", TIMEOUT_S)
         machine.wait_for(f"{TOY_BOOT_MARKER} hostname=blade11", TIMEOUT_S)
+
+
+def start_agent(image: Path, firmware: Firmware, log: Path) -> str:
+    """The kernel command line that the agent was started with."""
+    with boot(image, firmware, log=log, snapshot=False) as machine:
+        line = machine.wait_for(rf"{AGENT_MARKER} (.*)", TIMEOUT_S).group(1)
+        machine.wait_until_ended(TIMEOUT_S)
+        return line
+
+
+@pytest.mark.parametrize("firmware", ["bios", "uefi"])
+def test_the_agent_on_the_disk_is_started_once_when_that_is_ordered(
+    firmware: Firmware, workshop: Workshop, tmp_path: Path
+) -> None:
+    image = workshop.make_disk(f"once-{firmware}.img")
+    workshop.install(image, "blade12")
+    workshop.give_agent(image)
+    with open_disk(image) as disk:
+        before = attrs.evolve(read_boot_facts(disk), order=7, visits=1, next_agent=True)
+        write_boot_facts(disk, before)
+    line = start_agent(image, firmware, tmp_path / "agent.log")
+    assert "console=ttyS0,115200 quiet panic=-1 bladeroot.from=disk" in line
+    with open_disk(image) as disk:
+        assert read_boot_facts(disk) == attrs.evolve(before, next_agent=False)
+        assert has_sound_grubenv(disk)
+        write_boot_facts(disk, read_boot_facts(disk).with_visit())
+        assert read_boot_facts(disk).visits == 2
+    assert booted_as(image, firmware, tmp_path / "own.log") == ("blade12", "slot-a")
+
+
+@pytest.mark.parametrize("firmware", ["bios", "uefi"])
+def test_the_agent_is_started_from_a_disk_whose_install_was_cut_off(
+    firmware: Firmware, workshop: Workshop, tmp_path: Path
+) -> None:
+    image = workshop.make_disk(f"cut-{firmware}.img")
+    workshop.install(image, "blade13")
+    workshop.give_agent(image)
+    with open_disk(image) as disk:
+        commit_slot(disk, None)
+        assert read_boot_facts(disk) == BootFacts()
+    assert "bladeroot.from=disk" in start_agent(image, firmware, tmp_path / "agent.log")
+
+
+def test_a_disk_that_cannot_be_written_boots_its_slot_and_not_the_agent(
+    workshop: Workshop, tmp_path: Path
+) -> None:
+    image = workshop.make_disk("read-only.img")
+    workshop.install(image, "blade14")
+    workshop.give_agent(image)
+    with open_disk(image) as disk:
+        write_boot_facts(disk, attrs.evolve(read_boot_facts(disk), next_agent=True))
+    extra = ("-set", "drive.disk.readonly=on")
+    log = tmp_path / "console.log"
+    with boot(image, "bios", log=log, snapshot=False, extra_arguments=extra) as machine:
+        machine.wait_for("the agent is not started", TIMEOUT_S)
+        machine.wait_for(f"{TOY_BOOT_MARKER} hostname=blade14 says=slot-a", TIMEOUT_S)
