@@ -10,10 +10,10 @@ from bladeroot.agent.arguments import Then, parse_arguments
 from bladeroot.agent.console import Console, find_consoles
 from bladeroot.agent.loop import run_until_done
 from bladeroot.agent.shells import keep_shells
+from bladeroot.agent.site import read_site
 from bladeroot.errors import BladerootError
 from bladeroot.events import Failed
 from bladeroot.host.power import restart, switch_off
-from bladeroot.ops.folder import ClusterFolder
 
 
 def main() -> int:
@@ -23,9 +23,7 @@ def main() -> int:
     if arguments.debug:
         keep_shells()
     try:
-        folder = ClusterFolder.open(Path("/etc/bladeroot"))
-        folder.trusted_keys()
-        run_until_done(Agent(arguments=arguments, folder=folder, console=console))
+        run_until_done(Agent(arguments=arguments, site=read_site(), console=console))
         console.say("switching off" if arguments.then is Then.POWER_OFF else "restarting")
         console.flush()
         if arguments.then is Then.POWER_OFF:

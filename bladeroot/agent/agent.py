@@ -13,6 +13,7 @@ import attrs
 
 from bladeroot.agent.arguments import AgentArguments
 from bladeroot.agent.session import Offer, Session
+from bladeroot.agent.site import Site
 from bladeroot.core.agentdecision import DiskFacts, Install
 from bladeroot.core.hardware import Hardware
 from bladeroot.core.manifest import Manifest, SignedManifest
@@ -23,7 +24,6 @@ from bladeroot.events import Event, HardwareFound, Reporter
 from bladeroot.host.blockdev import OpenDisk
 from bladeroot.host.links import Connection
 from bladeroot.net.client import RootClient
-from bladeroot.ops.folder import ClusterFolder
 from bladeroot.ops.installplan import InstallPlan
 
 _MOST_REMEMBERED = 200
@@ -46,7 +46,7 @@ class Agent:
     """What is known so far; the steps fill it in, one after the other."""
 
     arguments: AgentArguments
-    folder: ClusterFolder
+    site: Site
     console: Reporter
     sleep: Callable[[float], None] = time.sleep
     chance: Callable[[float, float], float] = random.uniform
@@ -77,12 +77,12 @@ class Agent:
     @property
     def trusted_keys(self) -> tuple[PublicKey, ...]:
         """Whose signatures this machine believes."""
-        return self.folder.trusted_keys()
+        return self.site.trusted_keys
 
     @property
     def cluster_id(self) -> str:
         """The cluster that this machine is of, or would be."""
-        return self.folder.cluster.id
+        return self.site.cluster.id
 
     @property
     def mac(self) -> str:

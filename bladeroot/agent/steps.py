@@ -72,8 +72,8 @@ def bring_up_network(agent: Agent) -> None:
     """Get an address, unless there is one already."""
     if agent.connection is not None:
         return
-    blade = find_blade(agent.folder.cluster.blades.values(), agent.hardware)
-    network = agent.folder.cluster.network
+    blade = find_blade(agent.site.cluster.blades.values(), agent.hardware)
+    network = agent.site.cluster.network
     static = None
     if blade is not None and blade.address is not None:
         static = StaticAddress(
@@ -100,7 +100,7 @@ def find_root(agent: Agent) -> None:
     named = [agent.arguments.root] if agent.arguments.root else []
     for _round in range(_ROOT_ROUNDS):
         try:
-            client = find_root_again(agent.folder.cluster, named=named, reporter=agent.console)
+            client = find_root_again(agent.site.cluster, named=named, reporter=agent.console)
             agent.offer = agent.follow(client).read_offer()
         except BladerootError as error:
             pause_s = agent.chance(*_ROOT_PAUSE_S)
