@@ -25,6 +25,7 @@ from bladeroot import events
 from bladeroot.core import wire
 from bladeroot.core.claims import Claim
 from bladeroot.core.cluster import DEFAULT_PORT
+from bladeroot.core.orders import ORDER_LIMIT_BYTES
 from bladeroot.core.reports import (
     REPORT_LIMIT_BYTES,
     GenerationList,
@@ -34,7 +35,8 @@ from bladeroot.core.reports import (
     parse_report,
 )
 from bladeroot.errors import BladerootError, DepotError, NetworkError, PortTakenError
-from bladeroot.net.ranges import choose_range, read_range
+from bladeroot.net.bootservice import BootService, BootView
+from bladeroot.net.ranges import serve_files
 
 _Value = TypeVar("_Value")
 
@@ -102,12 +104,14 @@ class ControlServer:
         reporter: events.Reporter = events.ignore,
         on_report: OnReport | None = None,
         takes_reports: bool = True,
+        boot: BootView | None = None,
     ) -> None:
         self._view = view
         self._cluster_id = cluster_id
         self._reporter = reporter
         self._on_report = on_report
         self._takes_reports = takes_reports
+        self._boot = boot
         self._address = address
         self.port = port
         self._room = RoomState.of(view.blade_names())
@@ -192,7 +196,9 @@ class ControlServer:
             await runner.cleanup()
 
     def _make_application(self) -> web.Application:
-        application = web.Application(client_max_size=REPORT_LIMIT_BYTES, middlewares=[self._explain_errors])
+        application = web.Application(
+            client_max_size=max(REPORT_LIMIT_BYTES, ORDER_LIMIT_BYTES), middlewares=[self._explain_errors]
+        )
         add = application.router.add_get
         add("/v1/claim", self._get_claim)
         add("/v1/generations", self._get_generations)
@@ -204,6 +210,8 @@ class ControlServer:
         add("/v1/events", self._get_events)
         add("/v1/status", self._get_status)
         application.router.add_post("/v1/reports", self._post_report)
+        if self._boot is not None:
+            BootService(self._boot, _own_address, lambda: self.port).add_to(application.router)
         return application
 
     @web.middleware
@@ -253,22 +261,7 @@ class ControlServer:
 
     async def _get_artefact(self, request: web.Request) -> web.StreamResponse:
         """All files laid end to end, or a range of that: `runtime` is an ordinary .tar.zst so."""
-        paths = self._artefact_files(request)
-        sizes = await asyncio.to_thread(lambda: [path.stat().st_size for path in paths])
-        start, length, partial = choose_range(request.headers.get("Range"), sum(sizes))
-        response = web.StreamResponse(status=206 if partial else 200)
-        response.content_type = "application/octet-stream"
-        response.content_length = length
-        response.headers["Accept-Ranges"] = "bytes"
-        response.headers["ETag"] = f'"{request.match_info["info_hash"]}"'
-        if partial:
-            response.headers["Content-Range"] = f"bytes {start}-{start + length - 1}/{sum(sizes)}"
-        await response.prepare(request)
-        if request.method != "HEAD":
-            async for chunk in read_range(paths, sizes, start, length):
-                await response.write(chunk)
-        await response.write_eof()
-        return response
+        return await serve_files(request, self._artefact_files(request), etag=request.match_info["info_hash"])
 
     def _artefact_files(self, request: web.Request) -> Sequence[Path]:
         return _present(self._view.artefact_files(request.match_info["info_hash"]), "no such artefact here")

@@ -30,6 +30,28 @@ def choose_range(header: str | None, total: int) -> tuple[int, int, bool]:
     return start, end - start, True
 
 
+async def serve_files(
+    request: web.Request, paths: Sequence[Path], *, etag: str | None = None
+) -> web.StreamResponse:
+    """Answer with the files laid end to end, or the range of that which is asked for."""
+    sizes = await asyncio.to_thread(lambda: [path.stat().st_size for path in paths])
+    start, length, is_part = choose_range(request.headers.get("Range"), sum(sizes))
+    response = web.StreamResponse(status=206 if is_part else 200)
+    response.content_type = "application/octet-stream"
+    response.content_length = length
+    response.headers["Accept-Ranges"] = "bytes"
+    if etag:
+        response.headers["ETag"] = f'"{etag}"'
+    if is_part:
+        response.headers["Content-Range"] = f"bytes {start}-{start + length - 1}/{sum(sizes)}"
+    await response.prepare(request)
+    if request.method != "HEAD":
+        async for chunk in read_range(paths, sizes, start, length):
+            await response.write(chunk)
+    await response.write_eof()
+    return response
+
+
 async def read_range(
     paths: Sequence[Path], sizes: Sequence[int], start: int, length: int
 ) -> AsyncIterator[bytes]:

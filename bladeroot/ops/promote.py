@@ -9,13 +9,13 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from bladeroot.core import wire
 from bladeroot.core.claims import Claim, ClaimState, choose_epoch
-from bladeroot.core.cluster import NAME_PATTERN
+from bladeroot.core.cluster import NAME_PATTERN, Netboot
 from bladeroot.core.manifest import Manifest
 from bladeroot.core.reports import RoomState
 from bladeroot.core.signing import PublicKey
@@ -25,6 +25,8 @@ from bladeroot.host.depot import Depot
 from bladeroot.net.control import ControlServer
 from bladeroot.net.discovery import Announcement, announce, find_claims
 from bladeroot.net.swarm import DEFAULT_SWARM_PORT, Swarm
+from bladeroot.ops.bootdesk import BootDesk
+from bladeroot.ops.netboot import NetbootService, start_netboot
 
 _LISTEN_S = 1.0
 """How long to hear who else is root, before claiming an epoch above theirs."""
@@ -55,6 +57,15 @@ class RootRole:
         self._swarm: Swarm | None = None
         self._announcement: Announcement | None = None
         self._server: ControlServer | None = None
+        self._netboot: NetbootService | None = None
+        self._desk = BootDesk(
+            depot,
+            trusted_keys,
+            cluster_id,
+            newest=lambda: self.newest,
+            room=lambda: self.room,
+            reporter=lambda: self._tell,
+        )
 
     @property
     def newest(self) -> Manifest:
@@ -88,6 +99,16 @@ class RootRole:
             if self._announcement is not None:
                 self._announce_again(self._announcement)
         return found
+
+    def refresh_netboot(self) -> None:
+        """Let what answers netboot know of a newer generation, and of what blades told."""
+        if self._netboot is not None:
+            self._netboot.update(self.newest, self.room)
+
+    def _tell(self, event: Event) -> None:
+        self._reporter(event)
+        if self._server is not None:
+            self._server.publish(event)
 
     def measure_given(self) -> dict[str, Any]:
         """What left this root over BitTorrent, by artefact of the newest generation, in bytes."""
@@ -214,12 +235,15 @@ def take_root_role(
     port: int,
     priority: int = 0,
     upload_limit: int = 0,
+    netboot: Netboot | None = None,
+    interface: str | None = None,
     reporter: Reporter = ignore,
 ) -> Iterator[RootRole]:
-    """Be root for the length of the block: seed, serve, announce. `upload_limit` is in bytes per second.
+    """Be root for the length of the block: seed, serve, announce, answer netboot.
 
+    `upload_limit` is in bytes per second; `netboot` and `interface` are instead of what the inventory says.
     What blades report comes through `reporter`, and so do the root's own swarms. Raises DepotError without
-    a generation, PortTakenError, NetworkError.
+    a generation, PortTakenError, NetworkError, and what `start_netboot` raises.
     """
     role = RootRole(depot, trusted_keys, cluster_id, reporter)
     role.take_in_generations()
@@ -228,29 +252,37 @@ def take_root_role(
     for other in heard.claims:
         reporter(Warned(text=f"there is another root: {other}", hint="stop one of the two"))
     epoch = choose_epoch(heard.claims)
-    with ControlServer(role, cluster_id=cluster_id, port=port, reporter=reporter) as server:
+    with ExitStack() as stack:
+        server = stack.enter_context(
+            ControlServer(role, cluster_id=cluster_id, port=port, reporter=reporter, boot=role._desk)
+        )
         claim = role._start_claim(blade, epoch, priority, server.port)
         role._server = server
-
-        def report(event: Event) -> None:
-            reporter(event)
-            server.publish(event)
-
-        with _start_swarm(upload_limit, report) as swarm:
-            role._swarm = swarm
-            role._seed(swarm)
-            with announce(claim) as announcement:
-                role._announcement = announcement
-                newest = role.newest
-                what = f"{newest.cluster_name} with generation {newest.serial}"
-                report(Note(text=f"{blade} is root of {what}, port {server.port}"))
-                yield role
+        role._swarm = stack.enter_context(_start_swarm(upload_limit, role._tell))
+        role._seed(role._swarm)
+        newest = role.newest
+        role._netboot = stack.enter_context(
+            start_netboot(
+                depot,
+                newest,
+                mode=newest.network.netboot if netboot is None else netboot,
+                port=server.port,
+                interface=interface,
+                room=lambda: role.room,
+                reporter=role._tell,
+            )
+        )
+        role._announcement = stack.enter_context(announce(claim))
+        what = f"{newest.cluster_name} with generation {newest.serial}"
+        role._tell(Note(text=f"{blade} is root of {what}, port {server.port}"))
+        yield role
 
 
 def serve_until(role: RootRole, stop: threading.Event, *, interval_s: float = 2.0) -> None:
     """Serve, taking in what is published meanwhile, until `stop` is set."""
     while not stop.wait(interval_s):
         role.take_in_generations()
+        role.refresh_netboot()
 
 
 def _start_swarm(upload_limit: int, reporter: Reporter) -> Swarm:

@@ -33,12 +33,14 @@ from bladeroot.events import Progress, Reporter, Warned, ignore
 from bladeroot.host.archive import pack_members, read_package_order, scan_tree
 from bladeroot.host.bootloader import build_boot_payload
 from bladeroot.host.depot import ArtefactWriter, Depot
+from bladeroot.host.ipxe import copy_ipxe_loaders
 from bladeroot.ops.folder import ClusterFolder
 from bladeroot.ops.initramfs import build_agent
 from bladeroot.ops.overlays import OverlayBuilder
 from bladeroot.ops.snapshots.tree import require_tree
 from bladeroot.ops.steps import step
 
+_IPXE_HINT = "install the package ipxe, here or in the snapshot, and publish again"
 _PARTS = {ArtefactKind.RUNTIME: Part.RUNTIME, ArtefactKind.EXTRAS: Part.EXTRAS}
 
 
@@ -150,6 +152,8 @@ def _publish_boot_code(plan: PublishPlan, depot: Depot, reporter: Reporter) -> A
     ):
         payload = Path(name)
         build_boot_payload(plan.snapshot, payload)
+        for name in copy_ipxe_loaders(plan.snapshot, payload):
+            reporter(Warned(text=f"no {name} here: no blade can boot over the network", hint=_IPXE_HINT))
         return _take_directory(writer, ArtefactKind.BOOT, payload)
 
 

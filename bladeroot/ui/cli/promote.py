@@ -40,11 +40,20 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument(
         "--port", type=int, metavar="PORT", help="the control service's port (default: cluster.toml)"
     )
+    parser.add_argument(
+        "--netboot",
+        choices=["dhcp", "proxy", "off"],
+        help="how to answer machines that boot over the network (default: cluster.toml)",
+    )
+    parser.add_argument(
+        "--interface", metavar="NAME", help="where to answer netboot (default: where blades have addresses)"
+    )
     parser.add_argument("--seed-limit", metavar="SIZE", help='give at most so much a second, as "100M"')
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
     """Publish if asked to, then be root until stopped."""
+    from bladeroot.core.cluster import Netboot
     from bladeroot.core.sizes import parse_size
     from bladeroot.events import Finished
     from bladeroot.host.files import allow_many_files
@@ -70,6 +79,8 @@ def run(args: argparse.Namespace, out: Output) -> int:
         blade=blade,
         port=port,
         upload_limit=limit,
+        netboot=Netboot(args.netboot) if args.netboot else None,
+        interface=args.interface,
         reporter=table or out.reporter,
     ) as role:
         stop = _stop_on_signals()

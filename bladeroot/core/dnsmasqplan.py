@@ -1,0 +1,167 @@
+"""dnsmasq's configuration for a root: DHCP, or proxyDHCP beside a site's own server; TFTP; DNS. No I/O.
+
+Option and architecture numbers are of RFC 4578 and of IANA's "Processor Architecture Types".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from ipaddress import IPv4Interface, ip_interface
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+from bladeroot.core.bootanswer import script_address
+from bladeroot.core.cluster import Blade, Netboot
+from bladeroot.core.manifest import Manifest
+from bladeroot.core.sizes import render_about
+
+BIOS_LOADER = "undionly.kpxe"
+UEFI_LOADER = "snponly.efi"
+_UEFI_ARCHITECTURES = (7, 9)
+_UEFI_HTTP_ARCHITECTURE = 16
+_LEASE = "1h"
+_TXT_PART_BYTES = 255
+"""RFC 1035, 3.3: a character-string's length is one byte."""
+
+
+@frozen(kw_only=True)
+class NetbootSetup:
+    """What beside the manifest the configuration depends on."""
+
+    mode: Netboot
+    interface: str
+    address: IPv4Interface
+    """The root's own, on that interface."""
+    port: int
+    """Of the control service."""
+    boot_hash: str
+    """Info-hash of the generation's boot code."""
+    tftp_folder: Path
+    lease_file: Path
+    hardware: Mapping[str, Mapping[str, Any]] = {}
+    """By blade, as `core.hardware.Hardware` in plain values, where it is known."""
+
+    @property
+    def root(self) -> str:
+        """`host:port` of the control service."""
+        return f"{self.address.ip}:{self.port}"
+
+
+def render_dnsmasq(manifest: Manifest, setup: NetbootSetup) -> str:
+    """The whole configuration file."""
+    network = manifest.network
+    lines = [
+        "# Written by bladeroot for as long as it is root here.",
+        f"interface={setup.interface}",
+        "bind-interfaces",
+        "except-interface=lo",
+        "no-hosts",
+        "no-resolv",
+        "no-ping",
+        f"port={53 if network.dns else 0}",
+        "enable-tftp",
+        f"tftp-root={setup.tftp_folder}",
+        "dhcp-match=set:ipxe,175",
+        "log-dhcp",
+    ]
+    lines += _render_proxy(setup) if setup.mode is Netboot.PROXY else _render_dhcp(manifest, setup)
+    if network.dns:
+        lines += _render_dns(manifest, setup)
+    return "\n".join(lines) + "\n"
+
+
+def find_unreachable(manifest: Manifest, setup: NetbootSetup) -> list[str]:
+    """Blades that full DHCP would give no address: those without one, or with one of another network."""
+    if setup.mode is not Netboot.DHCP or manifest.network.dhcp_range:
+        return []
+    return [entry.blade.name for entry in manifest.blades if not _fixed_address(entry.blade, setup)]
+
+
+def _render_dhcp(manifest: Manifest, setup: NetbootSetup) -> Iterator[str]:
+    network, own = manifest.network, setup.address
+    yield "dhcp-authoritative"
+    yield f"dhcp-leasefile={setup.lease_file}"
+    first_last = (
+        ",".join(network.dhcp_range) if network.dhcp_range else f"{own.network.network_address},static"
+    )
+    yield f"dhcp-range={first_last},{own.network.netmask},{_LEASE}"
+    # Without a router advertisement iPXE waits for IPv6, 13 s longer.
+    yield f"dhcp-range=::,constructor:{setup.interface},ra-only"
+    yield "enable-ra"
+    yield f"dhcp-option=option:router{',' + network.gateway if network.gateway else ''}"
+    servers = (str(own.ip), *network.nameservers) if network.dns else network.nameservers
+    yield f"dhcp-option=option:dns-server{',' + ','.join(servers) if servers else ''}"
+    if network.domain:
+        yield f"domain={network.domain}"
+    for entry in manifest.blades:
+        blade = entry.blade
+        address = _fixed_address(blade, setup)
+        if blade.macs:
+            yield ",".join(["dhcp-host=" + ",".join(blade.macs), *([address] if address else []), blade.name])
+    yield "dhcp-match=set:bios,option:client-arch,0"
+    for number in _UEFI_ARCHITECTURES:
+        yield f"dhcp-match=set:uefi,option:client-arch,{number}"
+    yield f"dhcp-match=set:uefihttp,option:client-arch,{_UEFI_HTTP_ARCHITECTURE}"
+    yield f"dhcp-boot=tag:bios,tag:!ipxe,{BIOS_LOADER}"
+    yield f"dhcp-boot=tag:uefi,tag:!ipxe,{UEFI_LOADER}"
+    yield f"dhcp-boot=tag:uefihttp,tag:!ipxe,http://{setup.root}/boot/{setup.boot_hash}/{UEFI_LOADER}"
+    yield "dhcp-option-force=tag:uefihttp,tag:!ipxe,60,HTTPClient"
+    yield f"dhcp-boot=tag:ipxe,{script_address(setup.root)}"
+
+
+def _render_proxy(setup: NetbootSetup) -> Iterator[str]:
+    """Exactly one service for each architecture and tag: OVMF stalls at two of them."""
+    yield f"dhcp-range={setup.address.network.network_address},proxy,{setup.address.network.netmask}"
+    for tag, bios, uefi in (
+        ("!ipxe", BIOS_LOADER, UEFI_LOADER),
+        ("ipxe", *(2 * [script_address(setup.root)])),
+    ):
+        yield f'pxe-service=tag:{tag},x86PC,"bladeroot",{bios}'
+        yield f'pxe-service=tag:{tag},X86-64_EFI,"bladeroot",{uefi}'
+        if tag == "!ipxe":
+            yield f'pxe-service=tag:{tag},BC_EFI,"bladeroot",{uefi}'
+
+
+def _render_dns(manifest: Manifest, setup: NetbootSetup) -> Iterator[str]:
+    network = manifest.network
+    for server in network.nameservers:
+        if server != str(setup.address.ip):
+            yield f"server={server}"
+    if network.domain:
+        yield f"local=/{network.domain}/"
+    for entry in manifest.blades:
+        blade = entry.blade
+        names = [f"{blade.name}.{network.domain}", blade.name] if network.domain else [blade.name]
+        if blade.address:
+            yield f"host-record={','.join(names)},{ip_interface(blade.address).ip}"
+        text = ",".join(f'"{part}"' for part in describe_blade(blade, setup.hardware.get(blade.name)))
+        for name in names:
+            yield f"txt-record={name},{text}"
+
+
+def describe_blade(blade: Blade, hardware: Mapping[str, Any] | None) -> list[str]:
+    """Where a blade is and what it is, as the parts of a TXT record."""
+    facts = [("role", blade.role), ("rack", blade.rack), ("location", blade.location)]
+    if hardware:
+        facts += [
+            ("machine", f"{hardware.get('vendor') or ''} {hardware.get('product') or ''}".strip()),
+            ("serial", str(hardware.get("serial") or "")),
+            ("cpu", f"{hardware.get('cpus') or '?'} x {hardware.get('cpu_model') or '?'}"),
+            ("memory", render_about(int(hardware.get("memory_bytes") or 0))),
+        ]
+    return [_clean(f"{name}={value}") for name, value in facts if value]
+
+
+def _clean(text: str) -> str:
+    """Safe between quotes in a configuration line."""
+    printable = "".join(char for char in text if char.isprintable() and char.isascii() and char not in '"\\')
+    return printable[:_TXT_PART_BYTES]
+
+
+def _fixed_address(blade: Blade, setup: NetbootSetup) -> str | None:
+    if not blade.address:
+        return None
+    address = ip_interface(blade.address).ip
+    return str(address) if address in setup.address.network else None

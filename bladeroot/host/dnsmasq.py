@@ -1,0 +1,147 @@
+"""dnsmasq under care: started with a configuration of ours, watched, started again, ended with the block."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import threading
+from collections import deque
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from bladeroot.errors import NetworkError
+from bladeroot.events import Note, Reporter, Warned
+from bladeroot.host.run import PIPE, STDOUT, Process, find_tool, run, start_process
+
+_SETTLE_S = 1.0
+"""A dnsmasq that cannot bind, or does not like its configuration, has ended by then."""
+_LOOK_S = 0.2
+_FIRST_PAUSE_S = 1.0
+_LONGEST_PAUSE_S = 60.0
+_PREFIX = re.compile(r"^dnsmasq(?:-dhcp|-tftp)?(?:\[\d+\])?: (?:\d+ )?")
+_NEWS = re.compile(r"^DHCPACK\(|^sent /|PXE\(.*proxy|^DHCPDECLINE|^DHCPNAK|^BOOTP", re.IGNORECASE)
+_TROUBLE = re.compile(
+    r"no address available|no address range|in use|failed|cannot|error|duplicate|abandon", re.IGNORECASE
+)
+
+
+class Dnsmasq:
+    """A running dnsmasq; a context manager. Lines of its log that matter become events.
+
+    Entering raises NetworkError where it does not stay up: a port that is taken, a bad interface.
+    """
+
+    def __init__(self, config: str, reporter: Reporter) -> None:
+        self._config = config
+        self._reporter = reporter
+        self._stack = ExitStack()
+        self._process_stack = ExitStack()
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._tail: deque[str] = deque(maxlen=5)
+
+    def __enter__(self) -> Self:
+        find_tool("dnsmasq")
+        folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="bladeroot-dnsmasq-"))
+        self._file = Path(folder) / "dnsmasq.conf"
+        try:
+            self._check_and_write(self._config)
+            self._start()
+            if self._has_ended_early():
+                raise NetworkError(*_explain("\n".join(self._tail)))
+        except BaseException:
+            self._close()
+            raise
+        self._watcher = threading.Thread(target=self._watch, name="dnsmasq", daemon=True)
+        self._watcher.start()
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self._stopping.set()
+        with self._lock:
+            self._process_stack.close()
+        self._watcher.join()
+        self._close()
+
+    def reconfigure(self, config: str) -> None:
+        """Go on with another configuration, if it is another. Leases are kept."""
+        if config == self._config:
+            return
+        self._check_and_write(config)
+        self._config = config
+        with self._lock:
+            self._process_stack.close()
+            self._start()
+
+    def _close(self) -> None:
+        self._process_stack.close()
+        self._stack.close()
+
+    def _check_and_write(self, config: str) -> None:
+        draft = self._file.with_suffix(".new")
+        draft.write_text(config)
+        tested = run(["dnsmasq", "--test", f"--conf-file={draft}"], check=False)
+        if tested.code != 0:
+            raise NetworkError(*_explain(tested.stderr))
+        draft.rename(self._file)
+
+    def _start(self) -> None:
+        # As root: it is the one who may read the private folder, and it drops nothing that it needs.
+        argv = ["dnsmasq", "--keep-in-foreground", f"--conf-file={self._file}", "--log-facility=-"]
+        argv += ["--user=root", "--group=root", "--pid-file="]
+        self._tail.clear()
+        self._process: Process = self._process_stack.enter_context(
+            start_process(argv, stdout=PIPE, stderr=STDOUT, ends_with_parent=True)
+        )
+        threading.Thread(target=self._read, args=(self._process,), name="dnsmasq-log", daemon=True).start()
+
+    def _has_ended_early(self) -> bool:
+        for _ in range(int(_SETTLE_S / _LOOK_S)):
+            if self._process.poll() is not None:
+                return True
+            self._stopping.wait(_LOOK_S)
+        return False
+
+    def _watch(self) -> None:
+        """Start it again whenever it ends, sooner or later."""
+        pause_s = _FIRST_PAUSE_S
+        while not self._stopping.wait(_LOOK_S):
+            if self._process.poll() is None:
+                continue
+            last = self._tail[-1] if self._tail else "it said nothing"
+            self._reporter(Warned(text=f"dnsmasq ended, and starts again in {pause_s:.0f} s: {last}"))
+            if self._stopping.wait(pause_s):
+                return
+            pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+            with self._lock:
+                if not self._stopping.is_set():
+                    self._process_stack.close()
+                    self._start()
+
+    def _read(self, process: Process) -> None:
+        stream = process.stdout
+        assert stream is not None  # noqa: S101 - it was asked for
+        for raw in iter(stream.readline, b""):
+            line = _PREFIX.sub("", raw.decode(errors="replace").rstrip())
+            self._tail.append(line)
+            if _TROUBLE.search(line):
+                self._reporter(Warned(text=f"dnsmasq: {line}"))
+            elif _NEWS.search(line):
+                self._reporter(Note(text=f"dnsmasq: {line}"))
+
+
+def _explain(said: str) -> tuple[str, str]:
+    """What dnsmasq said as it ended, as an error's text and hint."""
+    last = next((line for line in reversed(said.strip().splitlines()) if line.strip()), "it said nothing")
+    text = _PREFIX.sub("", last.strip())
+    if "in use" in text.lower():
+        return f"dnsmasq cannot start: {text}", (
+            'another DHCP, TFTP or DNS server runs on this machine: stop it, or use netboot = "off"'
+        )
+    if "permission" in text.lower() or "not permitted" in text.lower():
+        return f"dnsmasq cannot start: {text}", "answering netboot needs root's rights"
+    return f"dnsmasq cannot start: {text}", "see [network] in cluster.toml"

@@ -1,0 +1,165 @@
+"""What a root hands to machines that come without an operating system, and the orders that it passes on."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+
+import attrs
+
+from bladeroot.core.agentfiles import INITRAMFS, KERNEL
+from bladeroot.core.bootanswer import (
+    Answer,
+    AnswerKind,
+    BootQuery,
+    choose_answer,
+    find_boot_files,
+    render_agent_script,
+    render_local_script,
+    render_waiting_script,
+)
+from bladeroot.core.manifest import Manifest
+from bladeroot.core.nodesets import expand_names
+from bladeroot.core.orders import Order, SignedOrder, accept_order
+from bladeroot.core.reports import RoomState
+from bladeroot.core.signing import PublicKey
+from bladeroot.errors import BladerootError, InventoryError
+from bladeroot.events import HardwareFound, Held, Note, Reporter, Warned
+from bladeroot.host.agentpayload import find_agent_parts
+from bladeroot.host.depot import Depot
+from bladeroot.host.files import write_atomically
+from bladeroot.host.orderbook import OrderBook
+
+_WAITS_S = range(5, 16)
+"""Between a machine's questions, another each time: hundreds that power up at once must not stay in step."""
+_WAITS_FOR_DISK_S = range(1, 5)
+"""The same where a disk has just failed to boot: somebody may be watching."""
+_MOST_HOLDERS = 3
+_ASSIGNED_FILE = "assigned.json"
+_LOCAL_LOADER = "local.efi"
+
+
+class BootDesk:
+    """Answers for the control service (`net.bootservice.BootView`), from what the root serves and hears."""
+
+    def __init__(
+        self,
+        depot: Depot,
+        trusted_keys: Collection[PublicKey],
+        cluster_id: str,
+        *,
+        newest: Callable[[], Manifest],
+        room: Callable[[], RoomState],
+        reporter: Callable[[], Reporter],
+    ) -> None:
+        self._depot = depot
+        self._trusted_keys = trusted_keys
+        self._cluster_id = cluster_id
+        self._newest = newest
+        self._room = room
+        self._reporter = reporter
+        self._book = OrderBook(depot.path)
+        self._told: dict[str, str] = {}
+
+    def orders(self) -> tuple[SignedOrder, ...]:
+        """What is in the depot's order book."""
+        return self._book.read()
+
+    def take_order(self, signed: SignedOrder) -> None:
+        """Keep an order. Raises TrustError."""
+        order = accept_order(signed, self._trusted_keys, self._cluster_id)
+        self._book.add(signed, order)
+        blades = ", ".join(order.blades[:8]) + (" …" if len(order.blades) > 8 else "")
+        self._reporter()(Note(text=f"order {order.number}: {order.kind} {blades}"))
+
+    def boot_file(self, info_hash: str, name: str) -> Sequence[Path] | None:
+        """Part of the newest generation's boot code, or its agent's kernel or initramfs."""
+        boot, agent = find_boot_files(self._newest())
+        if info_hash not in (boot, agent) or not self._depot.has(info_hash):
+            return None
+        if info_hash == agent:
+            return find_agent_parts(self._depot, agent, name) if name in (KERNEL, INITRAMFS) else None
+        return [path for path in self._depot.artefact_files(boot) if path.name == name] or None
+
+    def boot_script(self, query: BootQuery, root: str) -> str:
+        """The answer for a machine, as an iPXE script. What is new in it is told."""
+        manifest, room = self._newest(), self._room()
+        answer = choose_answer(
+            query, manifest, room, self._accepted(), self._read_assigned(), _pool(manifest)
+        )
+        self._tell(query, answer)
+        boot, agent = find_boot_files(manifest)
+        waits = _WAITS_FOR_DISK_S if answer.kind is AnswerKind.LOCAL else _WAITS_S
+        wait_s = random.choice(waits)  # noqa: S311 - no secret
+        if answer.kind is AnswerKind.LOCAL:
+            loader = f"http://{root}/boot/{boot}/{_LOCAL_LOADER}"
+            return render_local_script(answer, query, root=root, local_loader=loader, wait_s=wait_s)
+        if not agent:
+            words = f"generation {manifest.serial} has no agent: nothing can be installed over the network"
+            return render_waiting_script(answer.name, words, root=root, wait_s=wait_s)
+        if answer.assigned:
+            self._write_assigned(query.mac, answer.assigned)
+        return render_agent_script(
+            answer,
+            query,
+            root=root,
+            agent_hash=agent,
+            holders=self._choose_holders(room, agent, root),
+            kernel_command_line=manifest.kernel_command_line,
+            wait_s=wait_s,
+        )
+
+    def _accepted(self) -> list[Order]:
+        accepted = []
+        for signed in self.orders():
+            try:
+                accepted.append(accept_order(signed, self._trusted_keys, self._cluster_id))
+            except BladerootError:
+                continue  # no blade would do it
+        return accepted
+
+    def _choose_holders(self, room: RoomState, agent: str, root: str) -> list[str]:
+        """Some blades that have the agent, by chance, and the root in the end."""
+        blades = [f"{address}:{port}" for address, port in room.holders_of(agent)]
+        chosen = random.sample(blades, min(len(blades), _MOST_HOLDERS - 1))
+        if len(chosen) < _MOST_HOLDERS - 1:  # with few others the root does its share
+            return random.sample([*chosen, root], len(chosen) + 1) + ([root] if chosen else [])
+        return [*chosen, root]
+
+    def _tell(self, query: BootQuery, answer: Answer) -> None:
+        key = f"{answer.kind} {answer.words}"
+        if self._told.get(answer.name) == key:
+            return
+        self._told[answer.name] = key
+        report = self._reporter()
+        report(Note(text=f"{answer.name} ({query.mac}) netboots: {answer.words}"))
+        if answer.is_held:
+            hardware = attrs.asdict(query.hardware())
+            report(HardwareFound(subject=answer.name, hardware=hardware))
+            hint = f"`bladeroot blades adopt {query.mac} NAME`, then publish"
+            report(Held(subject=answer.name, reason=answer.words, hint=hint))
+
+    def _read_assigned(self) -> dict[str, str]:
+        try:
+            told = json.loads((self._depot.path / _ASSIGNED_FILE).read_bytes())
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            self._reporter()(Warned(text=f"{self._depot.path / _ASSIGNED_FILE} is not readable: {error}"))
+            return {}
+        return {str(mac): str(name) for mac, name in told.items()} if isinstance(told, dict) else {}
+
+    def _write_assigned(self, mac: str, name: str) -> None:
+        assigned = self._read_assigned()
+        if assigned.get(mac) != name:
+            assigned[mac] = name
+            write_atomically(self._depot.path / _ASSIGNED_FILE, json.dumps(assigned, indent=1) + "\n")
+
+
+def _pool(manifest: Manifest) -> list[str]:
+    try:
+        return expand_names(manifest.strangers.pool) if manifest.strangers.pool else []
+    except InventoryError:
+        return []  # publish refuses such a pool
