@@ -27,8 +27,7 @@ from bladeroot.errors import MissingToolError
 from bladeroot.events import Reporter, Warned
 from bladeroot.host.run import find_tool, run
 
-_LOADED_BY_AGENT = ("bladeroot.ops.install", "bladeroot.ops.follow", "bladeroot.net.control")
-"""Modules that load, between them, every package that the agent needs."""
+_AGENT = "bladeroot.agent.__main__"
 LIBRARY = "usr/lib/bladeroot"
 _PROGRAMS = (
     *("blkid", "mkfs.ext4", "mkfs.vfat", "modprobe", "mount", "partx", "sfdisk", "umount", "wipefs"),
@@ -279,7 +278,7 @@ def _find_packages(files: dict[str, Path]) -> dict[str, Path]:
 def _find_loaded() -> list[Path]:
     """The packages (folders, or single files) outside the standard library that importing the agent loads."""
     program = (
-        f"import {', '.join(_LOADED_BY_AGENT)}, sys, json\n"
+        f"import {_AGENT}, sys, json\n"
         "print(json.dumps(sorted({(n.split('.')[0], getattr(m, '__file__', None) or '')"
         " for n, m in sys.modules.items() if n != '__main__'})))"
     )
