@@ -216,7 +216,7 @@ BEFORE: tuple[AgentStep, ...] = (
     AgentStep("network", "Bring up the network", bring_up_network),
     AgentStep("root", "Find a blade root", find_root),
     AgentStep("clock", "Set the clock", set_the_clock),
-    AgentStep("identity", "Find out which blade this is", identify),
+    AgentStep("blade", "Find out which blade this is", identify),
     AgentStep("decide", "Look at the disk and decide", decide_what_to_do),
 )
 """What comes before the disk is touched."""
