@@ -45,7 +45,8 @@ _ONLY_THE_ROOM: dict[str, Any] = {
     # Peers find each other by multicast, also when no root is there.
     "enable_lsd": True,
     "local_service_announce_interval": 60,
-    "enable_ip_notifier": False,
+    # An interface without a link is not listened on: a root may be up before its switch is.
+    "enable_ip_notifier": True,
     "listen_system_port_fallback": False,
     "max_retry_port_bind": 0,
     "user_agent": "bladeroot",
