@@ -57,7 +57,8 @@ class Session:
         self._reporting = self._stack.enter_context(ExitStack())
         self._reporter: RootReporter | None = None
         self.blade = ""
-        self._swarm = self._stack.enter_context(join_swarms(client, self.report))
+        self._swarms = self._stack.enter_context(ExitStack())
+        self._swarm = self._swarms.enter_context(join_swarms(client, self.report))
         self.report_as(blade)
 
     def report(self, event: Event) -> None:
@@ -81,6 +82,16 @@ class Session:
         reporter.give(self._gives)
         self._reporter = self._reporting.enter_context(reporter)
         return True
+
+    def leave_swarms(self) -> None:
+        """Let go of all files that are given or fetched: their filesystem is about to go, or has gone."""
+        port = self._swarm.port
+        self._swarms.close()
+        self._wants.clear()
+        self._swarm = self._swarms.enter_context(join_swarms(self.client, self.report))
+        if self._swarm.port != port:
+            blade, self.blade = self.blade, ""
+            self.report_as(blade)
 
     def give(self, gives: Gives) -> None:
         """Say what this machine has for others."""

@@ -12,12 +12,13 @@ from attrs import frozen
 
 from bladeroot.agent.agent import Agent, DoneError, HeldError
 from bladeroot.agent.identify import find_identity
+from bladeroot.agent.installing import install_it
 from bladeroot.agent.session import warn_of_orders
 from bladeroot.core.agentdecision import BootLocally, Hold, Install, decide, with_tries
 from bladeroot.core.machines import find_blade
 from bladeroot.core.manifest import accept_manifest
 from bladeroot.errors import BladerootError, NetworkError, NoRootFoundError
-from bladeroot.events import Event, Finished, Note, Warned
+from bladeroot.events import Finished, Note, Warned
 from bladeroot.host.blockdev import open_disk
 from bladeroot.host.clock import set_clock
 from bladeroot.host.coldplug import load_drivers
@@ -159,7 +160,12 @@ def decide_what_to_do(agent: Agent) -> None:
         if number >= facts.tries_order:
             facts = with_tries(facts, number, count)
     decision = decide(
-        agent.blade, facts, newest=agent.manifest.serial, orders=orders, why=agent.arguments.why
+        agent.blade,
+        facts,
+        newest=agent.manifest.serial,
+        orders=orders,
+        why=agent.arguments.why,
+        now_s=int(time.time()),
     )
     match decision:
         case Hold():
@@ -168,6 +174,9 @@ def decide_what_to_do(agent: Agent) -> None:
             if decision.counts:
                 write_boot_facts(opened, read_boot_facts(opened).with_visit())
             agent.report(Note(text=f"{decision.reason}: nothing to do but to boot it"))
+            # Roots forget: this one shall know which orders are done before the machine asks it again.
+            told = {"blade": agent.blade, "disk": facts.path, "serial": facts.serial, "order": facts.order}
+            agent.report(Finished(facts=told))
             raise DoneError(decision.reason)
         case Install():
             agent.report(Note(text=decision.reason))
@@ -187,21 +196,6 @@ def decide_what_to_do(agent: Agent) -> None:
     agent.opened, agent.decision = opened, decision
     for line in agent.plan.lines():
         agent.console(Note(text=line))
-
-
-def install_it(agent: Agent) -> None:
-    """Carry the plan out: the steps of `bladeroot.ops.install`."""
-    assert agent.session is not None and agent.plan is not None  # noqa: S101, PT018
-    assert agent.opened is not None and agent.decision is not None  # noqa: S101, PT018
-    order = agent.decision.order
-    agent.begun[order] = agent.begun.get(order, 0) + 1
-
-    def report(event: Event) -> None:
-        if not isinstance(event, Finished):  # there is more to do
-            agent.report(event)
-
-    source = agent.session.source(agent.plan.manifest.serial)
-    agent.facts = install.apply_install(agent.plan, agent.opened, source, reporter=report)
 
 
 def finish(agent: Agent) -> None:

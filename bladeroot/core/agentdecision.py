@@ -14,6 +14,10 @@ from attrs import frozen
 
 from bladeroot.core.orders import Order, choose_order
 
+FRESH_S = 24 * 3600
+"""How old an order may be that lets a disk be written over that is not bladeroot's (its number is a time): an
+older one was not about the disk that is in the blade now.
+"""
 MAX_TRIES = 5
 """Installs of one order (or of none) that may begin without one of them ending well."""
 FRUITLESS_VISITS = 2
@@ -104,14 +108,17 @@ def decide(
     newest: int,
     orders: Collection[Order] = (),
     why: Why = Why.UNKNOWN,
+    now_s: int,
     max_tries: int = MAX_TRIES,
 ) -> Decision:
-    """What to do. `newest` is the serial of the newest accepted manifest; `orders` are accepted ones.
+    """What to do. `newest` is the serial of the newest accepted manifest; `orders` are accepted ones; `now_s`
+    is the time, in seconds since the epoch.
 
     An order is only ever done by a disk that has not done it, or a newer one.
     """
     order = choose_order(orders, blade, disk.order)
-    if order is not None:
+    is_fresh = order is not None and order.number >= now_s - FRESH_S
+    if order is not None and (is_fresh or disk.state is not DiskState.FOREIGN):
         return _follow_order(blade, disk, order, newest, max_tries)
     if disk.state is DiskState.FOREIGN:
         return Hold(

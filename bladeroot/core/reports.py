@@ -284,7 +284,11 @@ class BladeState:
                     exit_code=event.exit_code,
                 )
             case events.Finished():
-                return attrs.evolve(self, phase=BladePhase.FINISHED, facts=event.facts)
+                order = event.facts.get("order")
+                done = order if isinstance(order, int) else 0
+                return attrs.evolve(
+                    self, phase=BladePhase.FINISHED, facts=event.facts, order=max(self.order, done)
+                )
             case events.Held():
                 return attrs.evolve(self, phase=BladePhase.HELD, failure=event.reason, hint=event.hint)
             case events.HardwareFound():

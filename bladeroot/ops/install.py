@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Collection
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -59,16 +59,18 @@ def apply_install(
     *,
     reporter: Reporter = ignore,
     linger: Callable[[dict[str, Any]], None] | None = None,
+    serve: Callable[[Depot], AbstractContextManager[object]] = nullcontext,
 ) -> dict[str, Any]:
     """Carry the plan out. Returns the facts of the finished install; they are its `Finished` event too.
 
     `linger` is called with them at the end: until it returns the blade's depot stays mounted, and a swarm
-    goes on giving what is in it.
+    goes on giving what is in it. `serve` is entered with the depot when it is mounted, and left before it is
+    unmounted.
 
     If it is cut off, the disk boots what it booted before, or nothing; started again, it does not fetch
     again what it has. Raises ArtefactError, DepotFullError, NetworkError, ToolError, DiskError.
     """
-    with Installation(plan, opened, source, reporter) as installation:
+    with Installation(plan, opened, source, reporter, serve) as installation:
         # All that only the root has, before the disk is touched: it may vanish at any time from now on.
         steps = steps_of(plan)
         for artefact in plan.manifest.artefacts if steps else ():
@@ -87,7 +89,15 @@ def apply_install(
 class Installation:
     """An install under way: what is mounted where. Leaving it unmounts everything."""
 
-    def __init__(self, plan: InstallPlan, opened: OpenDisk, source: Source, reporter: Reporter) -> None:
+    def __init__(
+        self,
+        plan: InstallPlan,
+        opened: OpenDisk,
+        source: Source,
+        reporter: Reporter,
+        serve: Callable[[Depot], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
+        self._serve = serve
         self.plan = plan
         self.opened = opened
         self.source = source
@@ -286,7 +296,7 @@ class Installation:
         self._stack.enter_context(
             mounted(self.opened.partition(data.number), self.depot.path, filesystem=data.filesystem)
         )
-        Depot.create(self.depot.path)
+        self._stack.enter_context(self._serve(Depot.create(self.depot.path)))
 
     def _explain_full_slot(self) -> AbstractContextManager[None]:
         layout = self.plan.layout

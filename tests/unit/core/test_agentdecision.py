@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bladeroot.core.agentdecision import (
+    FRESH_S,
     FRUITLESS_VISITS,
     MAX_TRIES,
     BootLocally,
@@ -25,6 +26,8 @@ from bladeroot.core.orders import Order
 
 CLUSTER = "0" * 32
 NEWEST = 7
+NOW = FRESH_S + 3
+"""Orders with a number below 3 are older than a day."""
 BLANK = DiskFacts(state=DiskState.BLANK)
 OURS = DiskFacts(state=DiskState.OURS)
 FOREIGN = DiskFacts(state=DiskState.FOREIGN, path="/dev/vda", holds="an ext4 filesystem")
@@ -36,7 +39,7 @@ def order(number: int, *, serial: int | None = None, wipe_data: bool = False, bl
 
 
 def told(disk: DiskFacts, *orders: Order, why: Why = Why.UNKNOWN) -> Decision:
-    return decide("web01", disk, newest=NEWEST, orders=orders, why=why)
+    return decide("web01", disk, newest=NEWEST, orders=orders, why=why, now_s=NOW)
 
 
 @pytest.mark.parametrize("disk", [BLANK, OURS])
@@ -49,7 +52,13 @@ def test_foreign_data_waits_for_an_order() -> None:
     assert isinstance(decision, Hold)
     assert decision.reason == "/dev/vda holds an ext4 filesystem"
     assert "bladeroot reimage web01" in decision.hint
-    assert _install(told(FOREIGN, order(1))).order == 1
+    assert _install(told(FOREIGN, order(3))).order == 3
+
+
+def test_an_order_of_long_ago_was_not_about_the_foreign_disk_that_is_there_now() -> None:
+    assert isinstance(told(FOREIGN, order(2)), Hold)
+    assert _install(told(BLANK, order(2))).order == 2
+    assert _install(told(OURS, order(2))).order == 2
 
 
 def test_an_order_is_for_the_blades_it_names() -> None:
@@ -149,13 +158,14 @@ DISKS = st.builds(
 def test_nothing_is_written_over_without_a_good_reason(
     disk: DiskFacts, orders: list[Order], newest: int, why: Why
 ) -> None:
-    decision = decide("web01", disk, newest=newest, orders=orders, why=why)
+    decision = decide("web01", disk, newest=newest, orders=orders, why=why, now_s=NOW)
     if not isinstance(decision, Install):
         return
     open_numbers = {order.number for order in orders if "web01" in order.blades and order.number > disk.order}
     assert decision.order == max(open_numbers, default=0), "the newest open order, or none"
     assert count_tries(disk, decision.order) < MAX_TRIES
     if decision.order:
+        assert disk.state is not DiskState.FOREIGN or decision.order >= NOW - FRESH_S
         return
     assert disk.state is not DiskState.FOREIGN
     assert not decision.wipe_data
@@ -176,7 +186,7 @@ def test_whatever_is_repeated_a_blade_that_boots_installs_each_order_at_most_onc
     disk = attrs.evolve(disk, tries=0, is_complete=True, blade="web01", state=DiskState.COMMITTED)
     for turn, why in enumerate(whys):
         shown = orders[turn % (len(orders) + 1) :]
-        decision = decide("web01", disk, newest=NEWEST, orders=shown, why=why)
+        decision = decide("web01", disk, newest=NEWEST, orders=shown, why=why, now_s=NOW)
         if isinstance(decision, Install):
             done.append(decision.order)
             disk = attrs.evolve(disk, order=decision.order, serial=decision.serial)
@@ -189,7 +199,7 @@ def test_installs_that_fail_for_ever_end_in_a_hold(orders: list[Order], disk: Di
     disk = attrs.evolve(disk, tries=0)
     begun = 0
     for _turn in range(turns):
-        decision = decide("web01", disk, newest=NEWEST, orders=orders, why=Why.NO_BOOT)
+        decision = decide("web01", disk, newest=NEWEST, orders=orders, why=Why.NO_BOOT, now_s=NOW)
         if isinstance(decision, Install):
             begun += 1
             disk = with_tries(disk, decision.order, count_tries(disk, decision.order) + 1)
