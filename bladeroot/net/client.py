@@ -24,7 +24,7 @@ from bladeroot.core.manifest import (
     MAX_SIGNED_CONTAINERS,
     SignedManifest,
 )
-from bladeroot.core.orders import MAX_ORDERS, ORDERS_LIMIT_BYTES, OrderList
+from bladeroot.core.orders import MAX_ORDERS, ORDERS_LIMIT_BYTES, OrderList, SignedOrder
 from bladeroot.core.reports import GenerationList, PeerList, Report, parse_event
 from bladeroot.core.torrentfile import MAX_TORRENT_BYTES
 from bladeroot.errors import NetworkError
@@ -71,6 +71,10 @@ class RootClient:
     def read_orders(self) -> OrderList:
         """The orders that it has, for `core.orders.accept_order` one by one."""
         return self._get_message(OrderList, "/v1/orders", ORDERS_LIMIT_BYTES, _MOST_ORDER_CONTAINERS)
+
+    def give_order(self, signed: SignedOrder) -> None:
+        """Hand it an order, which it keeps and passes on. Raises NetworkError where it does not."""
+        self._request("POST", "/v1/orders", _LIST_LIMIT_BYTES, body=wire.encode(signed))
 
     def read_clock(self) -> float:
         """What time it is there, in seconds since the epoch, to a second (RFC 9110, 6.6.1)."""

@@ -29,6 +29,8 @@ VERBS = (
     "generations",
     "promote",
     "install",
+    "reimage",
+    "orders",
     "status",
     "lab",
     "help",
