@@ -6,16 +6,13 @@ import re
 from collections.abc import Iterator
 
 from bladeroot.agent.agent import Agent, HeldError
-from bladeroot.core.agentdecision import DiskState
+from bladeroot.agent.disks import find_installed
 from bladeroot.core.cluster import NAME_PATTERN, Cluster, Role, StrangerPolicy
 from bladeroot.core.machines import check_assigned, find_blade
 from bladeroot.core.manifest import Manifest
 from bladeroot.core.nodesets import expand_names
 from bladeroot.errors import BladerootError, InventoryError
 from bladeroot.events import Note
-from bladeroot.host.blockdev import open_disk
-from bladeroot.host.finddisks import find_disks
-from bladeroot.ops.diskfacts import read_disk_facts
 
 _ASSIGNED = re.compile(rf"\bbladeroot\.blade=({NAME_PATTERN.pattern})(?=\s|$)")
 
@@ -54,7 +51,7 @@ def _find_assigned(agent: Agent, manifest: Manifest) -> str:
 
 def _offered_names(agent: Agent) -> Iterator[str]:
     """Who the machine may be: what its disk says it is, what it was started as, what the root says now."""
-    yield from _installed_names(agent)
+    yield from (facts.blade for facts in find_installed(agent) if facts.blade)
     if agent.arguments.blade:
         yield agent.arguments.blade
     assert agent.session is not None  # noqa: S101 - a manifest came from it
@@ -65,17 +62,6 @@ def _offered_names(agent: Agent) -> Iterator[str]:
         return
     if match := _ASSIGNED.search(script):
         yield match[1]
-
-
-def _installed_names(agent: Agent) -> Iterator[str]:
-    for disk in find_disks():
-        try:
-            with open_disk(disk.path) as opened:
-                facts = read_disk_facts(opened, agent.cluster_id)
-        except BladerootError:
-            continue  # a disk in use, or without a medium: not what this machine boots
-        if facts.state is DiskState.COMMITTED and facts.blade:
-            yield facts.blade
 
 
 def expand_pool(manifest: Manifest) -> list[str]:

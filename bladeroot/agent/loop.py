@@ -12,13 +12,17 @@ import traceback
 from collections.abc import Callable
 
 from bladeroot.agent.agent import Agent, DoneError, HeldError
+from bladeroot.agent.disks import find_installed
 from bladeroot.agent.steps import run_steps
+from bladeroot.core.agentdecision import Why
 from bladeroot.errors import BladerootError, NetworkError
 from bladeroot.events import Failed, Held, Note
 
 _FIRST_PAUSE_S = 5.0
 _LONGEST_PAUSE_S = 300.0
 _POLL_S = (4.0, 6.0)
+_ALONE_AFTER = 1
+"""After so many failures a machine that is only to be reimaged does without a root: it boots what it has."""
 _SILENCES = 6
 """A root that did not answer so often in a row is looked for anew."""
 
@@ -41,6 +45,10 @@ def run_until_done(agent: Agent, attempt: Callable[[Agent], None] = run_steps) -
             failures = 0
             continue
         except BladerootError as error:
+            if isinstance(error, NetworkError) and failures >= _ALONE_AFTER and can_boot_alone(agent):
+                agent.report(Note(text=f"{error}: booting what is on the disk"))
+                agent.leave_root()
+                return
             failed = Failed(text=str(error), hint=error.hint, exit_code=error.exit_code)
         except Exception as error:
             traceback.print_exc(file=sys.stderr)
@@ -49,6 +57,14 @@ def run_until_done(agent: Agent, attempt: Callable[[Agent], None] = run_steps) -
         agent.report(failed)
         agent.report(Note(text=f"trying again in {pause_s:.0f} s, or as soon as the root has news"))
         failures = 0 if wait_for_news(agent, pause_s) else failures + 1
+
+
+def can_boot_alone(agent: Agent) -> bool:
+    """Whether nobody says that the disk does not boot, and it has something to boot.
+
+    The order stays open: whoever runs on the disk, or the next root, begins again.
+    """
+    return agent.arguments.why in (Why.DISK, Why.ORDER) and any(find_installed(agent))
 
 
 def choose_pause(failures: int, chance: Callable[[float, float], float]) -> float:

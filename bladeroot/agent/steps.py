@@ -180,6 +180,8 @@ def decide_what_to_do(agent: Agent) -> None:
             raise DoneError(decision.reason)
         case Install():
             agent.report(Note(text=decision.reason))
+            if facts.holds:
+                agent.report(Note(text=f"lost: {facts.holds}"))
     signed = agent.signed
     if decision.serial != agent.manifest.serial:
         signed = agent.session.client.manifest(decision.serial)

@@ -9,12 +9,14 @@ import attrs
 import pytest
 
 from bladeroot.agent import agent as agent_module
+from bladeroot.agent import loop
 from bladeroot.agent.agent import Agent, DoneError, HeldError
 from bladeroot.agent.arguments import AgentArguments
 from bladeroot.agent.loop import choose_pause, run_until_done
 from bladeroot.agent.session import Offer, Session
 from bladeroot.agent.site import Site
 from bladeroot.agent.steps import AFTER, BEFORE, list_step_names
+from bladeroot.core.agentdecision import Why
 from bladeroot.core.claims import Claim, ClaimState
 from bladeroot.core.cluster import Cluster
 from bladeroot.core.orders import SignedOrder
@@ -159,6 +161,28 @@ def test_news_ends_the_pause_after_a_failure() -> None:
     bench = Bench(session, *[BROKEN] * 3, DONE)
     _run_with_clock(bench)
     assert len(bench.slept) == 3, "one poll each, whatever the pause is"
+
+
+@pytest.mark.parametrize(
+    ("why", "installed", "attempts"),
+    [
+        (Why.DISK, ["a disk"], 2),
+        (Why.ORDER, ["a disk"], 2),
+        (Why.DISK, [], 4),
+        (Why.NO_BOOT, ["a disk"], 4),
+        (Why.UNKNOWN, ["a disk"], 4),
+    ],
+)
+def test_a_blade_that_boots_does_not_wait_for_a_root_for_ever(
+    why: Why, installed: list[str], attempts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "find_installed", lambda _agent: iter(installed))
+    bench = Bench(None, *[NetworkError("no root answers")] * 3, DONE)
+    bench.agent.arguments = AgentArguments(why=why)
+    with monkeypatch.context() as patch:
+        patch.setattr("bladeroot.agent.loop.time.monotonic", lambda: sum(bench.slept))
+        run_until_done(bench.agent, bench.attempt)
+    assert 4 - len(bench.endings) == attempts
 
 
 def test_the_root_hears_afterwards_what_it_was_not_there_for(monkeypatch: pytest.MonkeyPatch) -> None:
