@@ -226,9 +226,9 @@ class BladeState:
     hardware: Mapping[str, Any] = attrs.field(factory=dict)
     """As `HardwareFound` told it; kept from session to session."""
     serial: int = 0
-    """The generation that it said it booted; 0 while it has not."""
+    """The generation that it said it booted; 0 while it has not. Kept from session to session."""
     order: int = 0
-    """Number of the last order that it said it carried out."""
+    """Number of the last order that it said it carried out; kept from session to session."""
     session: str = ""
     sequence: int = 0
 
@@ -294,7 +294,9 @@ class BladeState:
             case events.HardwareFound():
                 return attrs.evolve(self, hardware=event.hardware)
             case events.Booted():
-                return attrs.evolve(self, phase=BladePhase.UP, serial=event.serial, order=event.order)
+                return attrs.evolve(
+                    self, phase=BladePhase.UP, serial=event.serial, order=max(self.order, event.order)
+                )
         return self
 
 
@@ -339,7 +341,13 @@ class RoomState:
             return self
         state = self._blade(report.blade)
         if state.session != report.session:
-            state = BladeState(blade=report.blade, phase=BladePhase.WORKING, hardware=state.hardware)
+            state = BladeState(
+                blade=report.blade,
+                phase=BladePhase.WORKING,
+                hardware=state.hardware,
+                serial=state.serial,
+                order=state.order,
+            )
         state = attrs.evolve(
             state,
             address=address,

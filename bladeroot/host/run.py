@@ -25,6 +25,8 @@ _TERMINATE_TIMEOUT_S = 10.0
 
 _DEBIAN_PACKAGES = {
     "blkid": "util-linux",
+    "busybox": "busybox-static",
+    "depmod": "kmod",
     "dnsmasq": "dnsmasq-base",
     "grub-bios-setup": "grub-pc-bin",
     "grub-mkimage": "grub-common",
@@ -38,6 +40,7 @@ _DEBIAN_PACKAGES = {
     "mkfs.vfat": "dosfstools",
     "mkfs.xfs": "xfsprogs",
     "mmd": "mtools",
+    "modprobe": "kmod",
     "mren": "mtools",
     "mshowfat": "mtools",
     "nsenter": "util-linux",

@@ -34,9 +34,9 @@ def add_parser(verbs: Verbs) -> None:
         run=run,
         summary="order blades to install again",
         description="Makes a signed order for a set of blades and hands it to the root. Each of them "
-        "installs once: as soon as its daemon hears of it, or when it next boots over the network. It starts the "
-        "agent that it keeps on its own disk, so no boot loader has to come over the network. A blade never "
-        "does an order twice, nor an older one after a newer, whatever a root tells it.\n\n"
+        "installs once: as soon as its daemon hears of it, or when it next boots over the network. It starts "
+        "the agent that it keeps on its own disk, so hundreds need not fetch one. A blade never does an "
+        "order twice, nor an older one after a newer, whatever a root tells it.\n\n"
         "A blade that is held (after too many tries, or because its disk holds something else) takes an "
         "order as a person's word that it may go on.",
         examples=[
