@@ -73,7 +73,7 @@ _PLATFORM_MODULES = {
 }
 _LOCAL_MODULES = (
     *("part_gpt", "part_msdos", "fat", "search", "search_label", "search_fs_file"),
-    *("chain", "echo", "test", "normal", "configfile"),
+    *("chain", "echo", "test", "true", "normal", "configfile", "minicmd", "memdisk", "tar"),
 )
 _PREFIXES = {
     Platform.BIOS: f"(,gpt{ESP_NUMBER}){GRUB_FOLDER}",
@@ -104,10 +104,14 @@ def plan_mkimage(platform: Platform, modules_folder: Path, output: Path) -> list
     return [*argv, "-p", _PREFIXES[platform], *_PLATFORM_MODULES[platform], *_COMMON_MODULES]
 
 
-def plan_local_mkimage(modules_folder: Path, config: Path, output: Path) -> list[str]:
-    """The argv that makes local.efi, which carries its `config` (`render_local_cfg`) in itself."""
+def plan_local_mkimage(modules_folder: Path, memdisk: Path, output: Path) -> list[str]:
+    """The argv that makes local.efi; `memdisk` is a tar archive with `render_local_cfg` as `grub.cfg` in it.
+
+    (A config that is embedded as such is read before there is a shell: it may not have an `if`.)
+    """
     argv = ["grub-mkimage", "-O", Platform.UEFI, "-d", str(modules_folder), "-o", str(output)]
-    return [*argv, "-p", GRUB_FOLDER, "-c", str(config), *_LOCAL_MODULES]
+    # In this order: -m comes with a prefix of its own.
+    return [*argv, "-m", str(memdisk), "-p", "(memdisk)", *_LOCAL_MODULES]
 
 
 def render_grub_cfg(kernel_command_line: str) -> str:
@@ -207,7 +211,9 @@ def render_local_cfg() -> str:
             f"search --no-floppy --set=bladeroot_esp {search}",
             f'if [ -n "$bladeroot_esp" -a -f "($bladeroot_esp){loader}" ]; then',
             f'  echo "bladeroot: ($bladeroot_esp){loader}"',
-            f'  if chainloader "($bladeroot_esp){loader}"; then boot; fi',
+            # The loader is told that this is the device it comes from.
+            "  set root=$bladeroot_esp",
+            f"  if chainloader {loader}; then boot; fi",
             "  exit",
             "fi",
         ]

@@ -6,9 +6,11 @@ loop devices, and changes over with one write of one sector.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import struct
+import tarfile
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -85,9 +87,9 @@ def build_boot_payload(snapshot: Path | None, out: Path) -> tuple[Path, ...]:
     run(plan_mkimage(Platform.BIOS, bios, out / "core.img"))
     run(plan_mkimage(Platform.UEFI, uefi, out / "grubx64.efi"))
     with tempfile.TemporaryDirectory(prefix="bladeroot-grub-") as folder:
-        config = Path(folder) / "local.cfg"
-        config.write_text(render_local_cfg(), encoding="ascii")
-        run(plan_local_mkimage(uefi, config, out / LOCAL_LOADER))
+        memdisk = Path(folder) / "memdisk.tar"
+        _write_memdisk(memdisk, render_local_cfg())
+        run(plan_local_mkimage(uefi, memdisk, out / LOCAL_LOADER))
     return tuple(out / name for name in (*BOOT_FILES, LOCAL_LOADER))
 
 
@@ -169,6 +171,15 @@ def release_slot(disk: OpenDisk, plan: DiskPlan) -> bool:
 def read_committed(disk: OpenDisk) -> Use | None:
     """The slot that GRUB boots; None where nothing is installed."""
     return read_boot_facts(disk).slot
+
+
+def _write_memdisk(path: Path, config: str) -> None:
+    """A tar archive with nothing but grub.cfg; no time or owner in it, so that the same is the same."""
+    data = config.encode("ascii")
+    member = tarfile.TarInfo("grub.cfg")
+    member.size = len(data)
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as archive:
+        archive.addfile(member, io.BytesIO(data))
 
 
 def _find_modules(snapshot: Path | None, platform: Platform) -> Path:

@@ -12,7 +12,7 @@ from bladeroot.core.bootfacts import BootFacts
 from bladeroot.core.cluster import MIB, Layout
 from bladeroot.core.disklayout import Use
 from bladeroot.host.blockdev import open_disk
-from bladeroot.host.bootloader import commit_slot
+from bladeroot.host.bootloader import LOCAL_LOADER, commit_slot
 from bladeroot.host.esp import has_sound_grubenv, read_boot_facts, write_boot_facts
 from bladeroot.host.mounts import mounted
 from bladeroot.lab.qemu import Firmware, boot
@@ -152,3 +152,25 @@ def test_a_disk_that_cannot_be_written_boots_its_slot_and_not_the_agent(
     with boot(image, "bios", log=log, snapshot=False, extra_arguments=extra) as machine:
         machine.wait_for("the agent is not started", TIMEOUT_S)
         machine.wait_for(f"{TOY_BOOT_MARKER} hostname=blade14 says=slot-a", TIMEOUT_S)
+
+
+def netboots_local_loader(workshop: Workshop) -> tuple[str, ...]:
+    """A network card that the firmware boots from first; iPXE gets the loader from a root's boot payload."""
+    netdev = f"user,id=net,restrict=on,tftp={workshop.payload},bootfile={LOCAL_LOADER}"
+    return ("-netdev", netdev, "-device", "virtio-net-pci,netdev=net,bootindex=0")
+
+
+def test_a_uefi_blade_that_netboots_is_sent_to_its_own_disk(workshop: Workshop, tmp_path: Path) -> None:
+    image = workshop.make_disk("local.img")
+    workshop.install(image, "blade15")
+    log = tmp_path / "console.log"
+    with boot(image, "uefi", log=log, extra_arguments=netboots_local_loader(workshop)) as machine:
+        machine.wait_for(r"bladeroot: \(hd\d,gpt2\)/EFI/bladeroot/grubx64.efi", TIMEOUT_S)
+        machine.wait_for(f"{TOY_BOOT_MARKER} hostname=blade15 says=slot-a", TIMEOUT_S)
+
+
+def test_a_uefi_machine_without_a_loader_comes_back_from_its_disk(workshop: Workshop, tmp_path: Path) -> None:
+    image = workshop.make_disk("blank.img")
+    log = tmp_path / "console.log"
+    with boot(image, "uefi", log=log, extra_arguments=netboots_local_loader(workshop)) as machine:
+        machine.wait_for("bladeroot: no disk has a boot loader", TIMEOUT_S)

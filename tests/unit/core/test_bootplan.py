@@ -16,12 +16,16 @@ from bladeroot.core.bootplan import (
     KernelFiles,
     Platform,
     Serial,
+    parse_agent_cfg,
     parse_grubenv,
     parse_serial_console,
+    plan_local_mkimage,
     plan_mkimage,
+    render_agent_cfg,
     render_fstab,
     render_grub_cfg,
     render_grubenv,
+    render_local_cfg,
     render_slot_cfg,
     split_command_line,
 )
@@ -128,9 +132,39 @@ def test_slot_config_tries_kernels_in_order_on_its_own_disk_first() -> None:
 @pytest.mark.skipif(shutil.which("grub-script-check") is None, reason="grub-common is not installed")
 @pytest.mark.parametrize("line", ["console=ttyS0 quiet", "x=';}{' y=\"a b\"", ""])
 def test_grub_takes_the_files(line: str, tmp_path: Path) -> None:
-    for name, text in (("grub.cfg", render_grub_cfg(line)), ("slot-a.cfg", render(line))):
+    for name, text in (
+        ("grub.cfg", render_grub_cfg(line)),
+        ("slot-a.cfg", render(line)),
+        ("agent.cfg", render_agent_cfg("agent-vmlinuz", "agent-initramfs", line)),
+        ("local.cfg", render_local_cfg()),
+    ):
         (tmp_path / name).write_text(text)
         subprocess.run(["grub-script-check", tmp_path / name], check=True)
+
+
+def test_agent_config_names_its_files_and_says_that_the_disk_started_it() -> None:
+    text = render_agent_cfg("agent-vmlinuz", "agent-initramfs", "console=ttyS0 x=$(reboot)")
+    assert "$prefix/agent-vmlinuz console=ttyS0 'x=$(reboot)' bladeroot.from=disk; then" in text
+    assert parse_agent_cfg(text) == ("agent-vmlinuz", "agent-initramfs")
+
+
+@pytest.mark.parametrize("cut", range(0, 200, 7))
+def test_half_an_agent_config_is_none(cut: int) -> None:
+    text = render_agent_cfg("agent-vmlinuz", "agent-initramfs", "quiet")
+    assert parse_agent_cfg(text[: min(cut, len(text) - 1)]) is None
+
+
+def test_the_agent_is_started_only_when_the_disk_has_forgotten_that_it_should() -> None:
+    text = render_grub_cfg("quiet")
+    save, load = text.index("save_env"), text.rindex("load_env --file $prefix/grubenv bladeroot_next")
+    assert save < load < text.index("    bladeroot_start_agent")
+
+
+def test_the_local_loader_brings_its_config_and_looks_for_ours_first() -> None:
+    argv = plan_local_mkimage(Path("/m"), Path("/o/memdisk.tar"), Path("/o/local.efi"))
+    assert argv.index("-m") < argv.index("-p"), "-m has a prefix of its own, the last one counts"
+    text = render_local_cfg()
+    assert text.index("--label BR-ESP") < text.index("--file /EFI/BOOT/BOOTX64.EFI")
 
 
 def test_images_look_for_their_files_on_the_esp_they_were_started_from() -> None:
