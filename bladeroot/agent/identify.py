@@ -29,7 +29,7 @@ def find_identity(agent: Agent) -> str:
     raise HeldError(
         f"generation {manifest.serial} of cluster {manifest.cluster_name} does not know this machine:"
         f" {_describe(agent)}",
-        f"`bladeroot blades adopt {agent.mac} --as NAME` and publish",
+        f"`bladeroot blades adopt {agent.mac} NAME`, then publish",
     )
 
 

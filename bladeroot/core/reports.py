@@ -317,6 +317,14 @@ class RoomState:
         expected = frozenset(names)
         return cls(blades={name: BladeState(blade=name) for name in sorted(expected)}, expected=expected)
 
+    def expecting(self, names: Iterable[str]) -> RoomState:
+        """The room that lets these blades in as well."""
+        news = [name for name in sorted(names) if name not in self.blades]
+        if self.expected is None or not news:
+            return self
+        blades = {**self.blades, **{name: BladeState(blade=name) for name in news}}
+        return attrs.evolve(self, blades=blades, expected=self.expected | set(news))
+
     def lets_in(self, name: str) -> bool:
         """Whether the room follows that blade (or may begin to)."""
         if name in self.blades:
@@ -360,7 +368,7 @@ class RoomState:
         )
         for event in reported:
             state = state.with_event(event)
-        return self._with(state)
+        return self._with(state)._without_stranger(state)
 
     def is_news(self, report: Report) -> bool:
         """Whether the report is of a blade that is let in and has not been had yet."""
@@ -391,6 +399,17 @@ class RoomState:
 
     def _blade(self, name: str) -> BladeState:
         return self.blades.get(name) or BladeState(blade=name)
+
+    def _without_stranger(self, known: BladeState) -> RoomState:
+        """The room without the stranger that the blade was before the inventory knew it."""
+        nics = known.hardware.get("nics") if known.hardware and not is_stranger(known.blade) else None
+        macs = [nic.get("mac") for nic in nics if isinstance(nic, Mapping)] if isinstance(nics, list) else []
+        gone = {stranger_name(mac) for mac in macs if isinstance(mac, str)} & self.blades.keys()
+        if not gone:
+            return self
+        return attrs.evolve(
+            self, blades={name: state for name, state in self.blades.items() if name not in gone}
+        )
 
     def _with(self, state: BladeState) -> RoomState:
         return attrs.evolve(self, blades={**self.blades, state.blade: state})

@@ -283,6 +283,8 @@ class ControlServer:
         if report.cluster_id != self._cluster_id:
             raise NetworkError(f"report of another cluster, {report.cluster_id}")
         if not self._room.lets_in(report.blade):
+            self._room = self._room.expecting(self._view.blade_names())  # a newer generation may know it
+        if not self._room.lets_in(report.blade):
             self._warn_of_stranger(report.blade, request.remote or "?")
             raise web.HTTPForbidden(text=f"no blade {report.blade} in this cluster")
         if self._room.is_news(report):

@@ -183,3 +183,28 @@ def test_names_that_are_not_utf8_and_odd_numbers_do_not_keep_a_report_from_being
 def test_a_number_that_json_does_not_have_is_refused(number: float) -> None:
     with pytest.raises(NetworkError, match="a number that is none"):
         parse_report(with_events({"event": "StepFinished", "step": "s", "duration_s": number}))
+
+
+def test_a_blade_of_a_newer_generation_is_let_in_when_it_is_expected() -> None:
+    room = RoomState.of(["blade02"])
+    assert heard(room, REPORT) is room
+    wider = room.expecting(["blade01", "blade02"])
+    assert heard(wider, REPORT, events.Note(text="here")).blades["blade01"].note == "here"
+    assert not wider.lets_in("blade03")
+    assert RoomState().expecting(["blade01"]).expected is None, "a room that lets all in goes on so"
+
+
+def test_a_stranger_that_was_adopted_is_seen_once() -> None:
+    hardware = {"nics": [{"mac": "52:54:00:00:00:01"}, {"mac": 5}, "rubbish"]}
+    stranger = attrs.evolve(REPORT, blade="stranger-525400000001")
+    room = heard(RoomState.of(["blade01"]), stranger, events.Held(reason="unknown"))
+    room = heard(room, attrs.evolve(stranger, blade="stranger-525400000002"))
+    room = heard(room, REPORT, events.HardwareFound(hardware=hardware))
+    assert sorted(room.blades) == ["blade01", "stranger-525400000002"]
+
+
+@pytest.mark.parametrize(("before", "told", "after"), [(0, 5, 5), (7, 5, 7), (7, None, 7), (7, "9", 7)])
+def test_an_order_that_is_done_stays_done(before: int, told: object, after: int) -> None:
+    room = heard(RoomState(), REPORT, events.Booted(serial=1, order=before))
+    room = heard(room, attrs.evolve(REPORT, session="run-2"), events.Finished(facts={"order": told}))
+    assert room.blades["blade01"].order == after
