@@ -135,6 +135,12 @@ class DiskChoiceError(DiskError):
     exit_code = 43
 
 
+class FirmwareError(BladerootError):
+    """The firmware's boot entries cannot be read or written."""
+
+    exit_code = 44
+
+
 class ToolError(BladerootError):
     """A program that bladeroot runs failed."""
 
