@@ -9,7 +9,7 @@ from pathlib import Path
 import attrs
 from attrs import frozen
 
-from bladeroot.core.cluster import MIB, Blade, Layout
+from bladeroot.core.cluster import MIB, Blade, Layout, Network
 from bladeroot.core.manifest import Manifest
 from bladeroot.core.signing import SecretKey
 from bladeroot.host.depot import Depot
@@ -55,7 +55,13 @@ def make_toy_cluster(directory: Path, layout: Layout = LAYOUT) -> ToyCluster:
 
 
 def make_cluster(
-    directory: Path, snapshot: Path, blades: Sequence[Blade], *, layout: Layout, zstd_level: int = 6
+    directory: Path,
+    snapshot: Path,
+    blades: Sequence[Blade],
+    *,
+    layout: Layout,
+    zstd_level: int = 6,
+    network: Network | None = None,
 ) -> ToyCluster:
     """A cluster with that snapshot as generation 1, and with one overlay for the role web."""
     key_path = directory / "operator.key"
@@ -70,7 +76,12 @@ def make_cluster(
     files = made.folder.overlays / "role/web/files/etc"
     files.mkdir(parents=True)
     (files / "toyos-says.j2").write_text("{{ blade.name }} of {{ cluster.name }}\n")
-    cluster = attrs.evolve(made.folder.cluster, layouts={"default": layout}, zstd_level=zstd_level)
+    cluster = attrs.evolve(
+        made.folder.cluster,
+        layouts={"default": layout},
+        zstd_level=zstd_level,
+        network=network or made.folder.cluster.network,
+    )
     folder = made.folder.save(cluster)
     secret_key = folder.secret_key(lambda _prompt: "", key_path)
     depot = Depot.create(directory / "depot")
