@@ -26,6 +26,7 @@ from bladeroot.host.esp import read_boot_facts, write_boot_facts
 from bladeroot.host.hardware import read_hardware
 from bladeroot.host.links import StaticAddress, connected
 from bladeroot.ops import install
+from bladeroot.ops.bootentry import apply_boot_entry
 from bladeroot.ops.diskfacts import read_disk_facts
 from bladeroot.ops.follow import find_root_again
 from bladeroot.ops.installplan import choose_install_disk, plan_install
@@ -174,6 +175,8 @@ def decide_what_to_do(agent: Agent) -> None:
             if decision.counts:
                 write_boot_facts(opened, read_boot_facts(opened).with_visit())
             agent.report(Note(text=f"{decision.reason}: nothing to do but to boot it"))
+            # The last visit may have been cut off between the commit and this.
+            apply_boot_entry(opened, reporter=agent.report)
             # Roots forget: this one shall know which orders are done before the machine asks it again.
             told = {"blade": agent.blade, "disk": facts.path, "serial": facts.serial, "order": facts.order}
             agent.report(Finished(facts=told))
@@ -200,6 +203,12 @@ def decide_what_to_do(agent: Agent) -> None:
         agent.console(Note(text=line))
 
 
+def set_boot_entry(agent: Agent) -> None:
+    """Have the firmware start the disk before the network, from now on."""
+    assert agent.opened is not None  # noqa: S101 - the plan is for it
+    apply_boot_entry(agent.opened, reporter=agent.report)
+
+
 def finish(agent: Agent) -> None:
     """Let the root know, and leave the machine to what was installed."""
     agent.report(Finished(facts=agent.facts))
@@ -216,7 +225,11 @@ BEFORE: tuple[AgentStep, ...] = (
     AgentStep("decide", "Look at the disk and decide", decide_what_to_do),
 )
 """What comes before the disk is touched."""
-AFTER: tuple[AgentStep, ...] = (AgentStep("restart", "Restart into what was installed", finish),)
+AFTER: tuple[AgentStep, ...] = (
+    AgentStep("boot-entry", "Have the firmware start the disk first", set_boot_entry),
+    AgentStep("restart", "Restart into what was installed", finish),
+)
+"""What comes when the disk boots."""
 
 
 def list_step_names() -> tuple[str, ...]:
