@@ -28,6 +28,9 @@ GRUB_FOLDER = "/EFI/bladeroot"
 GRUB_CFG = f"{GRUB_FOLDER}/grub.cfg"
 GRUBENV = f"{GRUB_FOLDER}/grubenv"
 EFI_LOADERS = (f"{GRUB_FOLDER}/grubx64.efi", "/EFI/BOOT/BOOTX64.EFI")
+_LOCAL_FOLDER = "boot/grub"
+LOCAL_CFG = f"{_LOCAL_FOLDER}/grub.cfg"
+"""Where local.efi's own archive has its configuration."""
 AGENT_CFG = f"{GRUB_FOLDER}/agent.cfg"
 """How to start the agent; it is there exactly while the agent's kernel and initramfs are there and whole."""
 FROM_DISK = "bladeroot.from=disk"
@@ -105,13 +108,14 @@ def plan_mkimage(platform: Platform, modules_folder: Path, output: Path) -> list
 
 
 def plan_local_mkimage(modules_folder: Path, memdisk: Path, output: Path) -> list[str]:
-    """The argv that makes local.efi; `memdisk` is a tar archive with `render_local_cfg` as `grub.cfg` in it.
+    """The argv that makes local.efi; `memdisk` is a tar archive with `render_local_cfg` as `LOCAL_CFG` in it.
 
     (A config that is embedded as such is read before there is a shell: it may not have an `if`.)
     """
     argv = ["grub-mkimage", "-O", Platform.UEFI, "-d", str(modules_folder), "-o", str(output)]
-    # In this order: -m comes with a prefix of its own.
-    return [*argv, "-m", str(memdisk), "-p", "(memdisk)", *_LOCAL_MODULES]
+    # In this order: -m comes with a prefix of its own. A prefix without a folder would be completed with
+    # the path that the firmware, or iPXE by HTTP, started the loader from.
+    return [*argv, "-m", str(memdisk), "-p", f"(memdisk)/{_LOCAL_FOLDER}", *_LOCAL_MODULES]
 
 
 def render_grub_cfg(kernel_command_line: str) -> str:

@@ -20,6 +20,7 @@ from bladeroot.core.bootplan import (
     BIOS_BOOT_NUMBER,
     EFI_LOADERS,
     GRUB_CFG,
+    LOCAL_CFG,
     KernelFiles,
     Platform,
     plan_local_mkimage,
@@ -174,9 +175,9 @@ def read_committed(disk: OpenDisk) -> Use | None:
 
 
 def _write_memdisk(path: Path, config: str) -> None:
-    """A tar archive with nothing but grub.cfg; no time or owner in it, so that the same is the same."""
+    """A tar archive with nothing but `LOCAL_CFG`; no time or owner in it, so that the same is the same."""
     data = config.encode("ascii")
-    member = tarfile.TarInfo("grub.cfg")
+    member = tarfile.TarInfo(LOCAL_CFG)
     member.size = len(data)
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as archive:
         archive.addfile(member, io.BytesIO(data))

@@ -163,6 +163,7 @@ def test_the_agent_is_started_only_when_the_disk_has_forgotten_that_it_should() 
 def test_the_local_loader_brings_its_config_and_looks_for_ours_first() -> None:
     argv = plan_local_mkimage(Path("/m"), Path("/o/memdisk.tar"), Path("/o/local.efi"))
     assert argv.index("-m") < argv.index("-p"), "-m has a prefix of its own, the last one counts"
+    assert argv[argv.index("-p") + 1] == "(memdisk)/boot/grub", "without a folder GRUB adds its own path"
     text = render_local_cfg()
     assert text.index("--label BR-ESP") < text.index("--file /EFI/BOOT/BOOTX64.EFI")
 
