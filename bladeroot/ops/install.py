@@ -40,8 +40,10 @@ from bladeroot.host.esp import (
 )
 from bladeroot.host.espagent import write_agent
 from bladeroot.host.files import explain_full_disk, sync_filesystem, write_atomically
+from bladeroot.host.kernellog import KernelLog, follow_kernel_log
 from bladeroot.host.kernels import find_kernels
 from bladeroot.host.mounts import mounted
+from bladeroot.ops.brokendisk import explain_broken_disk
 from bladeroot.ops.identity import write_host_keys, write_installed, write_machine_id
 from bladeroot.ops.installplan import InstallPlan, choose_install_disk, plan_install
 from bladeroot.ops.resume import Standing
@@ -70,13 +72,13 @@ def apply_install(
     If it is cut off, the disk boots what it booted before, or nothing; started again, it does not fetch
     again what it has. Raises ArtefactError, DepotFullError, NetworkError, ToolError, DiskError.
     """
-    with Installation(plan, opened, source, reporter, serve) as installation:
+    with follow_kernel_log() as log, Installation(plan, opened, source, reporter, serve) as installation:
         # All that only the root has, before the disk is touched: it may vanish at any time from now on.
         steps = steps_of(plan)
         for artefact in plan.manifest.artefacts if steps else ():
             source.read_torrent(artefact.info_hash)
         for name, title, run_step in steps:
-            with step(name, title, reporter):
+            with step(name, title, reporter), installation.explain_broken_disk(title, log):
                 run_step(installation)
         installation.let_go_of_slot()
         facts = installation.facts()
@@ -270,6 +272,10 @@ class Installation:
         self._slot_mount.close()
 
     # Their parts
+
+    def explain_broken_disk(self, title: str, log: KernelLog) -> AbstractContextManager[None]:
+        """See `ops.brokendisk`."""
+        return explain_broken_disk(self.plan.disk, self.opened.device.name, title, log, inside=self._work)
 
     @property
     def _order_number(self) -> int | None:
