@@ -21,7 +21,7 @@ from bladeroot.core.bootplan import (
     parse_grubenv,
     render_grubenv,
 )
-from bladeroot.errors import DiskError
+from bladeroot.errors import DiskError, ToolError
 from bladeroot.host.blockdev import OpenDisk, sync_device
 from bladeroot.host.run import DEVNULL, PIPE, Completed, make_tool_error, run, start_process
 
@@ -88,13 +88,19 @@ def copy_to_esp(disk: OpenDisk, path: str, parts: Sequence[Path]) -> None:
     if code != 0:
         raise make_tool_error(Completed(tuple(argv), code, "", said))
     sync_device(disk.partition(ESP_NUMBER))
+    if not is_on_esp(disk, path, parts):  # mcopy also ends well where there was no room for all
+        last = said.strip().splitlines()[-1:] or ["what was read is not what was written"]
+        raise ToolError(f"{path} is not whole on the ESP of {disk.source}: {last[0]}")
 
 
 def is_on_esp(disk: OpenDisk, path: str, parts: Sequence[Path]) -> bool:
     """Whether the file is exactly `parts` one behind the other."""
     argv = ["mcopy", "-i", str(disk.partition(ESP_NUMBER)), f"::{path}", "-"]
-    with start_process(argv, stdout=PIPE, stderr=DEVNULL, environment=_ENVIRONMENT) as process:
-        stream = cast(IO[bytes], process.stdout)
+    with (
+        start_process(argv, stdout=PIPE, stderr=DEVNULL, environment=_ENVIRONMENT) as process,
+        # Closed at once: mcopy takes no notice of a SIGTERM, but of a pipe that nobody reads.
+        cast(IO[bytes], process.stdout) as stream,
+    ):
         for part in parts:
             data = part.read_bytes()
             if stream.read(len(data)) != data:
