@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -10,11 +12,13 @@ from pathlib import Path
 from bladeroot.agent.agent import Agent
 from bladeroot.agent.session import Session
 from bladeroot.core.manifest import ArtefactKind
-from bladeroot.events import Event, Finished, Note, Reporter, StepFinished
+from bladeroot.events import Event, Finished, Note, Reporter, StepFinished, StepStarted
 from bladeroot.host.depot import Depot
 from bladeroot.ops.install import apply_install
 from bladeroot.ops.reporting import Gives
 from bladeroot.ops.serving import serve_depot
+
+_SILENCE_S = 20.0
 
 
 def install_it(agent: Agent) -> None:
@@ -24,19 +28,50 @@ def install_it(agent: Agent) -> None:
     assert opened is not None and decision is not None  # noqa: S101, PT018
     agent.begun[decision.order] = agent.begun.get(decision.order, 0) + 1
     shelf = _Shelf(agent, session)
-    facts = apply_install(
-        plan,
-        opened,
-        session.source(plan.manifest.serial),
-        reporter=shelf.hear,
-        serve=shelf.serve,
-    )
+    source = session.source(plan.manifest.serial)
+    with _tell_of_silence(agent.console) as hear:
+
+        def report(event: Event) -> None:
+            hear(event)
+            shelf.hear(event)
+
+        facts = apply_install(plan, opened, source, reporter=report, serve=shelf.serve)
     # The root hears which orders are done, also those that were done before.
     agent.facts = {**facts, "order": facts.get("order") or plan.before.order}
     peak_bytes, spare_bytes = read_memory()
     agent.facts |= {"memory_peak_bytes": peak_bytes}
     text = f"the agent took {peak_bytes >> 20} MiB at most; {spare_bytes >> 20} MiB of memory are free now"
     agent.console(Note(text=text))
+
+
+@contextmanager
+def _tell_of_silence(console: Reporter, every_s: float = _SILENCE_S) -> Iterator[Reporter]:
+    """Say now and then that nothing happens, for whoever stands in front of the machine.
+
+    Yields who is to hear of what does happen.
+    """
+    is_over = threading.Event()
+    last_s, step = time.monotonic(), ""
+
+    def hear(event: Event) -> None:
+        nonlocal last_s, step
+        last_s = time.monotonic()
+        if isinstance(event, StepStarted):
+            step = event.step
+
+    def watch() -> None:
+        while not is_over.wait(every_s):
+            silent_s = time.monotonic() - last_s
+            if silent_s >= every_s:
+                console(Note(text=f"{step}: nothing new for {silent_s:.0f} s; waiting"))
+
+    watcher = threading.Thread(target=watch, name="silence", daemon=True)
+    watcher.start()
+    try:
+        yield hear
+    finally:
+        is_over.set()
+        watcher.join()
 
 
 class _Shelf:
