@@ -14,10 +14,9 @@ import attrs
 from bladeroot.agent.arguments import AgentArguments
 from bladeroot.agent.session import Offer, Session
 from bladeroot.agent.site import Site
-from bladeroot.core.agentdecision import DiskFacts, Install
+from bladeroot.core.agentdecision import Install
 from bladeroot.core.hardware import Hardware
 from bladeroot.core.manifest import Manifest, SignedManifest
-from bladeroot.core.orders import Order
 from bladeroot.core.reports import stranger_name
 from bladeroot.core.signing import PublicKey
 from bladeroot.events import Event, HardwareFound, Reporter
@@ -65,7 +64,6 @@ class Agent:
     manifest: Manifest | None = None
     blade: str = ""
     opened: OpenDisk | None = None
-    disk_facts: DiskFacts | None = None
     decision: Install | None = None
     plan: InstallPlan | None = None
     facts: dict[str, Any] = attrs.field(factory=dict)
@@ -127,12 +125,6 @@ class Agent:
         self.blade = blade
         if self.session is not None and self.session.report_as(blade):
             self._tell_hardware(self.session)
-
-    def open_orders(self) -> list[Order]:
-        """The orders of the offer that may be believed."""
-        assert self.offer is not None  # noqa: S101 - the step before found it
-        accepted, _errors = self.offer.accept_orders(self.trusted_keys, self.cluster_id)
-        return accepted
 
     def _tell_hardware(self, session: Session) -> None:
         session.report(HardwareFound(hardware=attrs.asdict(self.hardware)))

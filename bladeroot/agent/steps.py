@@ -30,6 +30,7 @@ from bladeroot.ops.bootentry import apply_boot_entry
 from bladeroot.ops.diskfacts import read_disk_facts
 from bladeroot.ops.follow import find_root_again
 from bladeroot.ops.installplan import choose_install_disk, plan_install
+from bladeroot.ops.resume import Standing
 from bladeroot.ops.steps import step
 
 _ROOT_ROUNDS = 6
@@ -198,6 +199,12 @@ def decide_what_to_do(agent: Agent) -> None:
         again=decision.anew,
         order=next((order for order in orders if order.number == decision.order), None),
     )
+    if not decision.anew and agent.plan.standing is Standing.NEW:
+        # Nothing asks for it, so that it boots is worth more than what it lacks.
+        raise HeldError(
+            f"{disk.path} lacks a part of its generation, and cannot get it without being written over",
+            f"`bladeroot reimage {agent.blade}` orders the install",
+        )
     agent.opened, agent.decision = opened, decision
     for line in agent.plan.lines():
         agent.console(Note(text=line))
