@@ -13,6 +13,8 @@ _NOT_DISKS = re.compile(r"(loop|ram|zram|sr|fd|dm-|md|nbd|mtdblock|nullb)\d")
 _MMC_BOOT = re.compile(r"mmcblk\d+(boot|rpmb|gp)\d*")
 _BY_ID = Path("/dev/disk/by-id")
 _SYS = Path("/sys")
+_BUSES = {"sata": "ata", "nvme": "nvme", "mmc": "mmc"}
+"""What udev's names of disks begin with."""
 
 
 def find_disks() -> list[Disk]:
@@ -47,8 +49,9 @@ def is_swap(file: Path) -> bool:
 def _read_disk(name: str) -> Disk:
     facts = _SYS / "block" / name
     transport = _find_transport(name, str(facts.resolve()))
-    model = _read_first(facts / "device/model", facts / "device/name")
-    serial = _read_first(facts / "serial", facts / "device/serial") or _read_vpd_serial(facts)
+    ata_model, ata_serial = _read_ata_identity(facts)
+    model = ata_model or _read_first(facts / "device/model", facts / "device/name")
+    serial = ata_serial or _read_first(facts / "serial", facts / "device/serial") or _read_vpd_serial(facts)
     wwn = _read_first(facts / "wwid", facts / "device/wwid")
     rotational = _read(facts / "queue/rotational").strip()
     return Disk(
@@ -89,18 +92,43 @@ def _find_by_id(
     found: set[str] = set()
     if _BY_ID.is_dir():
         found = {link.name for link in _BY_ID.iterdir() if link.resolve().name == name}
-    parts = [re.sub(r"[^\w.:+-]+", "_", part.strip()) for part in (model, serial) if part]
+    whole = "_".join(_escape(part) for part in (model, serial) if part)
     if transport == "virtio" and serial and name.startswith("vd"):
-        found.add(f"virtio-{serial}")
-    elif transport in ("nvme", "sata", "mmc", "usb") and serial:
-        bus = {"sata": "ata", "nvme": "nvme", "mmc": "mmc", "usb": "usb"}[transport]
-        found.add(f"{bus}-{'_'.join(parts)}")
+        found.add(f"virtio-{_escape(serial)}")
+    elif transport in ("nvme", "sata", "mmc") and serial:
+        found.add(f"{_BUSES[transport]}-{whole}")
     if wwn and transport == "nvme":
         found.add(f"nvme-{wwn}")
     elif wwn and wwn.startswith("naa."):
         digits = wwn.removeprefix("naa.")
         found |= {f"wwn-0x{digits}", f"scsi-3{digits}"}
     return tuple(sorted(found))
+
+
+def _escape(text: str) -> str:
+    """A fact as udev puts it into a name (systemd's udev_replace_whitespace and udev_replace_chars)."""
+    return re.sub(r"[^\w#+\-.:=@]", "_", re.sub(r"\s+", "_", text.strip()), flags=re.ASCII)
+
+
+def _read_ata_identity(facts: Path) -> tuple[str | None, str | None]:
+    """Model and serial number of an ATA disk: SCSI's own field for the model cuts it after 16 characters.
+
+    They are in the ATA Information VPD page 0x89 (SAT-4 12.4.2), which has IDENTIFY DEVICE's data from byte
+    60 on; in that, words 10-19 and 27-46 are texts with the bytes of each word swapped (ACS-4 7.13.6).
+    """
+    try:
+        page = (facts / "device/vpd_pg89").read_bytes()
+    except OSError:
+        return None, None
+    identity = page[60:572]
+    if len(identity) < 512:
+        return None, None
+    return _read_ata_text(identity[54:94]), _read_ata_text(identity[20:40])
+
+
+def _read_ata_text(data: bytes) -> str | None:
+    swapped = bytes(byte for pair in zip(data[1::2], data[::2], strict=True) for byte in pair)
+    return swapped.decode("ascii", errors="replace").strip("\0 ") or None
 
 
 def _read_vpd_serial(facts: Path) -> str | None:

@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from bladeroot.core.cluster import DiskRule
+from bladeroot.core.diskchoice import choose_disk
+from bladeroot.core.disklayout import make_partition_path
+from bladeroot.errors import DiskChoiceError
 from bladeroot.host import finddisks
 from bladeroot.host.finddisks import find_disk_users, find_disks
 from bladeroot.host.mounts import parse_mountinfo
@@ -67,6 +71,60 @@ def test_facts_of_each_bus(sysfs: Path) -> None:
     assert (sata.transport, sata.serial, sata.rotational, sata.sector_bytes) == ("sata", "ZA1", True, 4096)
     assert sata.by_id == ("ata-ST8000_NM_ZA1", "scsi-35000c500a1b2c3d4", "wwn-0x5000c500a1b2c3d4")
     assert (virtio.transport, virtio.by_id, virtio.read_only) == ("virtio", ("virtio-blade-07",), True)
+
+
+def make_ata_page(model: str, serial: str) -> bytes:
+    """A VPD page 0x89 as libata gives it: IDENTIFY DEVICE's texts have the bytes of each word swapped."""
+    identity = bytearray(512)
+    for start, size, text in ((20, 20, serial.rjust(20)), (54, 40, model.ljust(40))):
+        field = text.encode()
+        identity[start : start + size] = b"".join(field[at : at + 2][::-1] for at in range(0, len(field), 2))
+    return b"\x00\x89\x02\x38" + bytes(56) + bytes(identity)
+
+
+def test_an_ata_disks_model_is_whole_as_udev_has_it(sysfs: Path) -> None:
+    facts: dict[str, str | bytes] = {"device/model": "ST8000NM0055-1RM", "device/vendor": "ATA"}
+    page = make_ata_page("ST8000NM0055-1RM112 (x)", "ZA1")
+    add(sysfs, "sda", "pci0/ata1/host0", {**facts, "device/vpd_pg89": page})
+    add(sysfs, "sdb", "pci0/ata2/host1", {**facts, "device/vpd_pg89": page[:100]})
+    whole, torn = find_disks()
+    assert (whole.model, whole.serial) == ("ST8000NM0055-1RM112 (x)", "ZA1")
+    assert whole.by_id == ("ata-ST8000NM0055-1RM112__x__ZA1",)
+    assert (torn.model, torn.serial, torn.by_id) == ("ST8000NM0055-1RM", None, ())
+
+
+def test_what_qemus_sata_disk_says_of_itself(sysfs: Path) -> None:
+    """The beginning of the page as Linux 6.1 showed it."""
+    texts = bytes.fromhex("4d51303030302035 202020202020202020202020 030000020400 2e322b352020 2020")
+    texts += bytes.fromhex("4551554d4820 5241444453 49204b") + b" " * 26
+    page = b"\x00\x89\x02\x38" + bytes(76) + texts + bytes(600)
+    facts: dict[str, str | bytes] = {"device/vpd_pg89": page, "device/wwid": "t10.ATA     QEMU HARDDISK"}
+    add(sysfs, "sda", "pci0000:00/0000:00:04.0/ata1/host0", facts)
+    assert find_disks()[0].by_id == ("ata-QEMU_HARDDISK_QM00005",)
+
+
+def test_a_rule_by_id_holds_where_there_is_no_udev(sysfs: Path) -> None:
+    add(sysfs, "nvme0n1", "pci0/nvme/nvme0", {"device/model": "QEMU NVMe Ctrl  ", "device/serial": "one  "})
+    add(sysfs, "vda", "pci0/virtio1", {"serial": "two"})
+    page = make_ata_page("QEMU HARDDISK", "three")
+    add(sysfs, "sda", "pci0/ata1/host0", {"device/vpd_pg89": page, "device/wwid": "naa.5000c500A1B2C3D4"})
+    add(sysfs, "sdb", "pci0/ata2/host0", {"size": "999999"})
+    disks = find_disks()
+    for rule, name in (
+        (DiskRule(by_id="nvme-QEMU_NVMe_Ctrl_one"), "nvme0n1"),
+        (DiskRule(by_id="/dev/disk/by-id/virtio-two"), "vda"),
+        (DiskRule(by_id="ata-*_three"), "sda"),
+        (DiskRule(wwn="0x5000c500a1b2c3d4"), "sda"),
+        (DiskRule(serial="one"), "nvme0n1"),
+        (DiskRule(model="QEMU HARD*"), "sda"),
+        (DiskRule(transport="nvme"), "nvme0n1"),
+        (DiskRule(max_size_bytes=1 << 29), "sdb"),
+    ):
+        assert choose_disk(rule, disks).path == Path("/dev") / name
+    with pytest.raises(DiskChoiceError, match="fits 2 disks"):
+        choose_disk(DiskRule(transport="sata"), disks)
+    assert make_partition_path(Path("/dev/nvme0n1"), 2) == Path("/dev/nvme0n1p2")
+    assert make_partition_path(Path("/dev/sda"), 2) == Path("/dev/sda2")
 
 
 def test_what_is_not_a_disk_is_not_one(sysfs: Path) -> None:
