@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,13 +20,14 @@ from bladeroot.core.cluster import GIB, MIB, Blade, Layout, Role
 from bladeroot.core.manifest import Manifest
 from bladeroot.core.overlaysettings import SwitchAction
 from bladeroot.core.sizes import render_about
-from bladeroot.errors import ClaimNotHeldError, UsageError
+from bladeroot.errors import ClaimNotHeldError
 from bladeroot.events import Event, Note, Reporter, StepFinished
 from bladeroot.host.depot import Depot
 from bladeroot.host.run import require_root, require_tools
 from bladeroot.lab.network import start_network
 from bladeroot.lab.qemu import Firmware, boot
 from bladeroot.lab.room import open_room
+from bladeroot.lab.workfolder import make_work_folder
 from bladeroot.ops.folder import ClusterFolder, init_cluster
 from bladeroot.ops.overlays import read_layer
 from bladeroot.ops.publish import plan_publish, publish_snapshot
@@ -45,6 +45,7 @@ DISK_SIZE_BYTES = 6 * GIB
 LAYOUT = Layout(name="default", esp_size_bytes=64 * MIB, slot_size_bytes=3 * GIB, data_min_size_bytes=1 * GIB)
 FIRMWARES: tuple[Firmware, ...] = ("bios", "uefi")
 INSTALL_STEP = "install"
+_MARKER = ".bladeroot-demo"
 _TOOLS = (
     "ip",
     "tc",
@@ -135,7 +136,7 @@ def run_demo(options: DemoOptions, reporter: Reporter) -> DemoReport:
             phases[event.step] = event.duration_s
         reporter(event)
 
-    _make_work_folder(options.work)
+    make_work_folder(options.work, _MARKER)
     demo = _Demo(options, report)
     for name, (title, run_phase) in _PHASES.items():
         with step(name, title, report):
@@ -149,19 +150,6 @@ def run_demo(options: DemoOptions, reporter: Reporter) -> DemoReport:
         root_up_bytes=demo.root_up_bytes,
         boots=tuple(demo.boots),
     )
-
-
-def _make_work_folder(work: Path) -> None:
-    """Make it, or empty it if an earlier demo made it. Raises UsageError for a folder of anybody else's."""
-    marker = work / ".bladeroot-demo"
-    if work.exists() and not marker.exists() and (not work.is_dir() or any(work.iterdir())):
-        raise UsageError(
-            f"{work} is there, and no earlier demo made it", "name a new or empty folder: --work DIR"
-        )
-    if marker.exists():
-        shutil.rmtree(work)
-    work.mkdir(parents=True, exist_ok=True)
-    marker.touch()
 
 
 class _Demo:

@@ -125,12 +125,18 @@ def connected_socket(
     folder: Path, name: str, timeout_s: float = _LISTENING_TIMEOUT_S
 ) -> Iterator[socket.socket]:
     """A connection to the unix socket `name` in a folder, however long its path is. Raises OSError."""
+    with short_path(folder) as short, socket.socket(socket.AF_UNIX) as stream:
+        stream.settimeout(timeout_s)
+        stream.connect(f"{short}/{name}")
+        yield stream
+
+
+@contextmanager
+def short_path(folder: Path) -> Iterator[str]:
+    """Another path of the folder: a unix socket's has a limit of 108 bytes (unix(7)). Raises OSError."""
     directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        with socket.socket(socket.AF_UNIX) as stream:
-            stream.settimeout(timeout_s)
-            stream.connect(f"/proc/self/fd/{directory}/{name}")
-            yield stream
+        yield f"/proc/self/fd/{directory}"
     finally:
         os.close(directory)
 

@@ -32,12 +32,8 @@ class Segment:
     """What programs in it have, on the bridge itself."""
 
     def command(self, argv: Sequence[Argument], folder: Path | None = None) -> list[Argument]:
-        """What runs `argv` in the segment. It becomes the program itself, no process in between."""
-        there = folder or Path.cwd()
-        return [
-            *("nsenter", "--target", str(self.holder), "--net", "--mount"),
-            *(f"--wdns={there}", "--", *argv),
-        ]
+        """What runs `argv` in the segment, in `folder`; see `enter_segment`."""
+        return enter_segment(self.holder, argv, folder)
 
     def add_tap(self, name: str) -> str:
         """A socket of the switch, for a virtual machine; returns its name."""
@@ -72,3 +68,12 @@ def start_segment(address: str = "10.77.0.1/24") -> Iterator[Segment]:
             f"route add 224.0.0.0/4 dev {BRIDGE}",
         )
         yield segment
+
+
+def enter_segment(holder: int, argv: Sequence[Argument], folder: Path | None = None) -> list[Argument]:
+    """What runs `argv` in the segment that this process holds, in `folder` or the current directory.
+
+    It becomes the program itself, no process in between.
+    """
+    there = folder or Path.cwd()
+    return ["nsenter", "--target", str(holder), "--net", "--mount", f"--wdns={there}", "--", *argv]

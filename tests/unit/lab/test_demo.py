@@ -6,30 +6,9 @@ import attrs
 import pytest
 
 from bladeroot.core.cluster import Blade
-from bladeroot.errors import ClaimNotHeldError, UsageError
-from bladeroot.lab.demo import ROLES, BootResult, _check_boot, _make_work_folder
+from bladeroot.errors import ClaimNotHeldError
+from bladeroot.lab.demo import ROLES, BootResult, _check_boot
 from bladeroot.ops.folder import ClusterFolder, init_cluster
-
-
-def test_a_folder_of_somebody_elses_is_not_emptied(tmp_path: Path) -> None:
-    theirs = tmp_path / "theirs"
-    theirs.mkdir()
-    (theirs / "thesis.tex").write_text("four years")
-    with pytest.raises(UsageError, match="no earlier demo made it"):
-        _make_work_folder(theirs)
-    with pytest.raises(UsageError):
-        _make_work_folder(theirs / "thesis.tex")
-    assert (theirs / "thesis.tex").read_text() == "four years"
-
-
-def test_a_new_or_empty_folder_is_taken_and_its_own_is_emptied(tmp_path: Path) -> None:
-    work = tmp_path / "empty"
-    work.mkdir()
-    for folder in (work, tmp_path / "new/deep"):
-        _make_work_folder(folder)
-        (folder / "left over").touch()
-        _make_work_folder(folder)
-        assert not (folder / "left over").exists()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""`bladeroot lab`: a cluster in a box, to try and to show."""
+"""`bladeroot lab demo`: the whole job on this machine alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bladeroot.errors import ClaimNotHeldError, MissingToolError, PrivilegeError
 from bladeroot.events import Event, StepFinished, StepStarted
 from bladeroot.ui.cli.options import parse_count
 from bladeroot.ui.cli.output import Output
-from bladeroot.ui.cli.parser import Verbs, add_verb, add_verbs
+from bladeroot.ui.cli.parser import Verbs, add_verb
 
 if TYPE_CHECKING:
     from bladeroot.ui.watch import LiveTable
@@ -20,12 +20,9 @@ _DEFAULT_WORK = Path("/var/tmp/bladeroot-demo")  # noqa: S108 - root's own, empt
 
 
 def add_parser(verbs: Verbs) -> None:
-    """Add the verb and its verbs."""
-    parser = add_verb(
-        verbs, "lab", summary="a cluster in a box, on this machine alone", see="`bladeroot help lab demo`"
-    )
+    """Add the verb."""
     demo = add_verb(
-        add_verbs(parser),
+        verbs,
         "demo",
         run=run_demo,
         summary="the whole job: from a Debian snapshot to a disk that boots alone",

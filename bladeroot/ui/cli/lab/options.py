@@ -1,0 +1,58 @@
+"""Options that verbs of `bladeroot lab` share."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bladeroot.errors import UsageError
+from bladeroot.ui.cli.options import parse_count
+
+if TYPE_CHECKING:
+    from bladeroot.lab.vmcluster import VmClusterOptions
+
+DEFAULT_WORK = Path("/var/lib/bladeroot-lab")
+MARKER = ".bladeroot-lab"
+
+
+def add_work(parser: argparse.ArgumentParser) -> None:
+    """`--work DIR`."""
+    parser.add_argument(
+        "--work",
+        type=Path,
+        default=DEFAULT_WORK,
+        metavar="DIR",
+        help=f"the lab's folder (default: {DEFAULT_WORK})",
+    )
+
+
+def add_room_options(parser: argparse.ArgumentParser) -> None:
+    """What a room of virtual blades is made of."""
+    parser.add_argument("--vm", action="store_true", help="blades are virtual machines (the only kind, yet)")
+    parser.add_argument(
+        "--blades", type=parse_count, default=2, metavar="N", help="how many blades (default: 2)"
+    )
+    parser.add_argument(
+        "--firmware",
+        choices=["bios", "uefi", "uefi-http", "mixed"],
+        default="mixed",
+        help="what blades boot with; mixed: BIOS, UEFI, and UEFI with HTTP Boot in turn (default)",
+    )
+    parser.add_argument(
+        "--snapshot",
+        type=Path,
+        metavar="PATH",
+        help="what to publish (default: a Debian from the cache, built now if there is none)",
+    )
+
+
+def read_room_options(args: argparse.Namespace) -> VmClusterOptions:
+    """The options as the lab wants them. Raises UsageError without --vm."""
+    from bladeroot.lab.vmcluster import VmClusterOptions
+
+    if not args.vm:
+        raise UsageError(
+            "say --vm: so far such rooms are of virtual machines", "`bladeroot lab demo` does without them"
+        )
+    return VmClusterOptions(blades=args.blades, firmware=args.firmware, snapshot=args.snapshot)
