@@ -17,6 +17,7 @@ from bladeroot.core.clusterfile import (
     FILE_NAME,
     NETWORK_KEYS,
     SECTIONS,
+    STRANGERS_KEYS,
     Key,
     parse_cluster,
 )
@@ -38,6 +39,18 @@ port = {port}
 # nameservers = ["10.77.0.1"]
 # Roots that multicast does not reach:
 # roots = ["10.2.0.5:7474"]
+# How a root answers machines that boot over the network: "off", "dhcp" (it is the segment's DHCP server) or
+# "proxy" (beside the site's own DHCP server).
+# netboot = "off"
+# interface = "eth0"             # where; by default where blades have addresses
+# dhcp_range = ["10.77.0.200", "10.77.0.250"]  # for machines without a fixed address; by default none
+# dns = false                    # names, addresses and TXT records of blades, too
+
+# Machines that netboot, have nothing to boot, and are not in the inventory: "hold" (they wait and are shown:
+# `bladeroot blades strangers`) or "assign" (each becomes the next blade of the pool that has no `macs`).
+[strangers]
+# policy = "hold"
+# pool = "spare[01-10]"
 
 # Which disk to install on. All that is given must fit, and fit exactly one disk; else nothing is touched.
 # "only" without facts: the only disk of a machine that has one.
@@ -69,6 +82,7 @@ _BLADES_HEAD = """
 #   disk = "only"               # [disks.…]
 #   layout = "default"          # [layouts.…]
 #   rack = "r1"
+#   location = "row 2, left"
 #   priority = 0                # higher becomes root first
 #   facts = { colour = "blue" } # for the templates of overlays
 """
@@ -105,6 +119,7 @@ def render_edited(text: str, cluster: Cluster, source: str = FILE_NAME) -> str:
     document = tomlkit.parse(text if text.endswith("\n") or not text else text + "\n")
     _edit_table(document, ("cluster",), CLUSTER_KEYS, before, cluster)
     _edit_table(document, ("network",), NETWORK_KEYS, before.network, cluster.network)
+    _edit_table(document, ("strangers",), STRANGERS_KEYS, before.strangers, cluster.strangers)
     for section in SECTIONS:
         _edit_section(document, section, getattr(before, section), getattr(cluster, section))
     edited = tomlkit.dumps(document).rstrip("\n") + "\n"
@@ -179,7 +194,7 @@ def _set_key(table: Any, name: str, value: Any) -> None:
 def _default_of(entry: Any, keys: tuple[Key, ...]) -> Any:
     if isinstance(entry, Cluster):
         return Cluster(name=entry.name, id=entry.id)
-    return type(entry)(name=entry.name) if keys is not NETWORK_KEYS else type(entry)()
+    return type(entry)() if keys in (NETWORK_KEYS, STRANGERS_KEYS) else type(entry)(name=entry.name)
 
 
 def _plain_fields(entry: Any, default: Any, keys: tuple[Key, ...]) -> dict[str, Any]:

@@ -119,6 +119,28 @@ def replace_blade(cluster: Cluster, name: str, macs: Sequence[str], uuid: str | 
     return attrs.evolve(cluster, blades={**cluster.blades, name: blade})
 
 
+def adopt_machine(
+    cluster: Cluster, name: str, mac: str, uuid: str | None = None, role: str | None = None
+) -> Cluster:
+    """The cluster with a machine as that blade: a new one, or one of the inventory that has no machine yet.
+
+    Raises InventoryError for a blade that is another machine, or for a new one without a role.
+    """
+    known = cluster.blades.get(name)
+    if known is None:
+        if role is None:
+            hint = f"--role, one of: {', '.join(cluster.roles) or 'none yet'}"
+            raise InventoryError(f"blade {name} is new, and has no role", hint)
+        return add_blades(cluster, [Blade(name=name, macs=(mac,), uuid=uuid, role=role)])
+    if known.macs or known.uuid:
+        raise InventoryError(
+            f"blade {name} is another machine: {', '.join(known.macs) or known.uuid}",
+            f"`bladeroot blades replace {name} --mac {mac}` if that one is gone",
+        )
+    blade = attrs.evolve(known, macs=(mac,), uuid=uuid, role=role or known.role)
+    return attrs.evolve(cluster, blades={**cluster.blades, name: blade})
+
+
 def merge_blades(cluster: Cluster, entries: Iterable[Mapping[str, Any]]) -> Cluster:
     """The cluster with blades added, or, where the name is known, changed in the fields that are given."""
     blades = dict(cluster.blades)

@@ -18,7 +18,7 @@ from bladeroot.core.manifest import MAX_SIGNATURES, Signature
 from bladeroot.errors import TrustError
 
 ORDER_VERSION = 1
-ORDER_LIMIT_BYTES = 128 << 10
+ORDER_LIMIT_BYTES = 64 << 10
 ORDERS_LIMIT_BYTES = 4 << 20
 MAX_ORDERS = 64
 MAX_NUMBER = 2**53

@@ -25,7 +25,6 @@ from bladeroot import events
 from bladeroot.core import wire
 from bladeroot.core.claims import Claim
 from bladeroot.core.cluster import DEFAULT_PORT
-from bladeroot.core.orders import ORDER_LIMIT_BYTES
 from bladeroot.core.reports import (
     REPORT_LIMIT_BYTES,
     GenerationList,
@@ -196,9 +195,7 @@ class ControlServer:
             await runner.cleanup()
 
     def _make_application(self) -> web.Application:
-        application = web.Application(
-            client_max_size=max(REPORT_LIMIT_BYTES, ORDER_LIMIT_BYTES), middlewares=[self._explain_errors]
-        )
+        application = web.Application(client_max_size=REPORT_LIMIT_BYTES, middlewares=[self._explain_errors])
         add = application.router.add_get
         add("/v1/claim", self._get_claim)
         add("/v1/generations", self._get_generations)

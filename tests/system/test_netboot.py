@@ -61,7 +61,8 @@ class Root:
 
     def wait_for(self, wanted: Callable[[dict[str, object]], bool]) -> dict[str, object]:
         with self._news:
-            assert self._news.wait_for(lambda: any(map(wanted, self.events)), TIMEOUT_S), self.events[-5:]
+            heard = self._news.wait_for(lambda: any(map(wanted, self.events)), TIMEOUT_S)
+            assert heard, [event.get("text") for event in self.events if "text" in event]
             return next(filter(wanted, self.events))
 
     def _read(self) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from bladeroot.errors import ConfigError, InventoryError, UsageError
+from bladeroot.ui.cli import bladesroom
 from bladeroot.ui.cli.options import open_folder
 from bladeroot.ui.cli.output import Output, make_table
 from bladeroot.ui.cli.parser import Verbs, add_dry_run, add_verb, add_verbs
@@ -26,11 +27,11 @@ _EXPORT_FORMATS = ("csv", "json", "hosts", "dnsmasq")
 
 
 def add_parser(verbs: Verbs) -> None:
-    """`blades list|add|set|remove|replace|import|export`."""
+    """`blades list|show|add|set|remove|replace|strangers|adopt|import|export`."""
     parser = add_verb(
         verbs,
         "blades",
-        summary="the inventory: list, add, change, replace, import, export",
+        summary="the inventory: list, show, add, change, replace, adopt, import, export",
         description="The blades in cluster.toml. What is changed here reaches blades with the next "
         f"`bladeroot publish`.\n{_NODESETS}",
         files=[("cluster.toml", "in the cluster folder; edited in place, comments and order stay")],
@@ -39,10 +40,13 @@ def add_parser(verbs: Verbs) -> None:
     )
     actions = add_verbs(parser)
     _add_list(actions)
+    bladesroom.add_show(actions)
     _add_add(actions)
     _add_set(actions)
     _add_remove(actions)
     _add_replace(actions)
+    bladesroom.add_strangers(actions)
+    bladesroom.add_adopt(actions, _apply)
     _add_import(actions)
     _add_export(actions)
 
@@ -363,6 +367,7 @@ def _render_blades(blades: Iterable[Blade]) -> Any:
         ("disk", lambda blade: blade.disk, "only"),
         ("layout", lambda blade: blade.layout, "default"),
         ("rack", lambda blade: blade.rack, None),
+        ("location", lambda blade: blade.location, ""),
         ("priority", lambda blade: blade.priority, 0),
         ("uuid", lambda blade: blade.uuid, None),
         ("facts", lambda blade: " ".join(f"{name}={value}" for name, value in blade.facts.items()), ""),
