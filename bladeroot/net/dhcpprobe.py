@@ -28,6 +28,8 @@ _DISCOVER, _OFFER = 1, 2
 """RFC 2131, figure 1 and 4.3.1; RFC 2132, 9.6 and 9.7."""
 _BOOTP = struct.Struct("!BBBBIHH4s4s4s4s16s192x4s")
 _REPEAT_S = 1.0
+_PATIENCE_S = 5.0
+"""dnsmasq sends pings for three seconds before it offers an address, dhcpd for one."""
 
 
 @frozen(kw_only=True)
@@ -41,7 +43,7 @@ class DhcpServer:
         return f"{self.address} ({self.mac})"
 
 
-def find_dhcp_servers(interface: str, *, timeout_s: float = 3.0) -> list[DhcpServer]:
+def find_dhcp_servers(interface: str, *, timeout_s: float = _PATIENCE_S) -> list[DhcpServer]:
     """Everybody who offers an address on the interface's segment within the time. Raises NetworkError."""
     try:
         with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ETH_P_IP)) as link:
