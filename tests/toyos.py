@@ -20,7 +20,10 @@ from pathlib import Path
 from bladeroot.host.run import run
 
 TOY_BOOT_MARKER = "TOYOS-BOOTED"
-"""Begins the line `TOYOS-BOOTED hostname=… says=… machine-id=…` on the console."""
+"""Begins the line `TOYOS-BOOTED hostname=… says=… machine-id=…` on the console.
+
+Where bladeroot installed it, a line `bladeroot-booted {json}` follows, as the shipped overlay writes it.
+"""
 TOY_SAYS_FILE = "etc/toyos-says"
 """Its first line is printed behind the marker: for a test to see which files a slot got."""
 TOY_KERNEL_COMMAND_LINE = "console=ttyS0,115200 quiet panic=-1"
@@ -51,6 +54,7 @@ _APPLETS = (
     "ls",
     "poweroff",
     "reboot",
+    "sed",
     "sleep",
     "sync",
 )
@@ -75,6 +79,12 @@ hostname "$(cat /etc/hostname)"
 first() {{ [ -r "$1" ] && head -n 1 "$1" || echo none; }}
 id=$(first /etc/machine-id)
 echo "{TOY_BOOT_MARKER} hostname=$(hostname) says=$(first /{TOY_SAYS_FILE}) machine-id=$id"
+installed=/etc/bladeroot/installed.json
+fact() {{ sed -n "s/^ *\\"$1\\": *\\(\\"[^\\"]*\\"\\|[0-9]*\\).*/\\1/p" $installed; }}
+if [ -r $installed ]; then
+  facts="\\"blade\\": $(fact blade), \\"role\\": $(fact role), \\"serial\\": $(fact serial)"
+  echo "bladeroot-booted {{\\"hostname\\": \\"$(hostname)\\", $facts}}"
+fi
 sync
 poweroff -f
 """
