@@ -7,7 +7,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -72,11 +72,12 @@ class VmBlade:
         *,
         kernel: Kernel | None = None,
         reboots: bool = True,
-        extra_arguments: Sequence[str] = (),
+        drive: Mapping[str, str] | None = None,
     ) -> VirtualMachine:
         """Switch it on; nothing happens where it is on.
 
         `kernel` is started in place of its firmware's boot. Without `reboots` it ends where it would restart.
+        `drive` is what is wrong with its disk this time, as in `MachineSpec`.
         """
         if self.is_on:
             return self.machine
@@ -84,7 +85,7 @@ class VmBlade:
         self._starts += 1
         with self.log.open("a") as log:
             log.write(f"\n--- switched on ({self._starts}), {start}\n")
-        spec = attrs.evolve(self.spec, start=start, kernel=kernel, reboots=reboots)
+        spec = attrs.evolve(self.spec, start=start, kernel=kernel, reboots=reboots, drive=drive or {})
         argv = plan_qemu(
             spec,
             variables=provide_variables(spec.firmware, self.folder),
@@ -93,7 +94,7 @@ class VmBlade:
             console=CONSOLE_SOCKET,
             monitor=_MONITOR_SOCKET,
         )
-        command = self._segment.command([*argv, *extra_arguments], self.folder)
+        command = self._segment.command(argv, self.folder)
         self._machine = self._running.enter_context(start_machine(command, self.folder, log=self.log))
         return self._machine
 

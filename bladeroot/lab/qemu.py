@@ -142,6 +142,8 @@ def boot(
     with tempfile.TemporaryDirectory(prefix="bladeroot-vm-") as name:
         folder = Path(name)
         argv = plan_qemu(spec, variables=provide_variables(firmware, folder), log=log)
+        # A BIOS that talks to the serial console would write between GRUB's letters there.
+        argv += ["-machine", "graphics=on"]
         with start_machine([*argv, *extra_arguments], folder, log=log) as machine:
             yield machine
 

@@ -5,7 +5,8 @@ Emulated on purpose: nested virtualisation is not to be had everywhere, and timi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import errno
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -95,19 +96,23 @@ def plan_qemu(
 
 
 def fail_at(
-    disk: Path, offset_bytes: int, *, operation: Literal["read", "write"] = "write"
+    disk: Path, offsets_bytes: Iterable[int], *, operation: Literal["read", "write"] = "write"
 ) -> dict[str, str]:
-    """Options of a drive on which that operation always fails where it covers that place (blkdebug)."""
-    rule = "file.inject-error.0"
-    return {
+    """Options of a drive on which the operation always fails where it covers one of the places (blkdebug)."""
+    options = {
         "file.driver": "blkdebug",
         "file.image.driver": "file",
         "file.image.filename": str(disk.resolve()),
-        f"{rule}.event": "none",
-        f"{rule}.iotype": operation,
-        f"{rule}.errno": "5",
-        f"{rule}.sector": str(offset_bytes // _SECTOR_BYTES),
     }
+    for number, offset in enumerate(offsets_bytes):
+        rule = f"file.inject-error.{number}"
+        options |= {
+            f"{rule}.event": "none",
+            f"{rule}.iotype": operation,
+            f"{rule}.errno": str(errno.EIO),
+            f"{rule}.sector": str(offset // _SECTOR_BYTES),
+        }
+    return options
 
 
 def _plan_console(log: Path, console: str) -> tuple[str, ...]:

@@ -59,13 +59,9 @@ class VmRoom:
         bus: Bus = "virtio",
         disk_size_bytes: int = DEFAULT_DISK_SIZE_BYTES,
         memory_mib: int = 512,
-        drive: dict[str, str] | None = None,
         disk: Path | None = None,
     ) -> VmBlade:
-        """A new machine, off, with the blade's first MAC address and an empty disk.
-
-        `disk` is a file that is there instead; `drive` as in `MachineSpec`.
-        """
+        """A new machine, off, with the blade's first MAC address and an empty disk, or `disk`, a file."""
         if blade.name in self.blades:
             raise InventoryError(f"the room has a blade {blade.name!r} already")
         folder = self.work / "blades" / blade.name
@@ -75,7 +71,6 @@ class VmRoom:
             disk=disk or make_disk(folder / "disk.img", disk_size_bytes),
             firmware=firmware,
             bus=bus,
-            drive=drive or {},
             mac=blade.macs[0],
             tap=self.segment.add_tap(f"tap{len(self.blades)}"),
             uuid=blade.uuid or "",

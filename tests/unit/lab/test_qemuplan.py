@@ -49,10 +49,11 @@ def test_other_buses(bus: Bus, device: str) -> None:
 
 
 def test_a_drive_that_fails_in_one_place() -> None:
-    drive = fail_at(Path("/d/disk.img"), 1 << 20)
+    drive = fail_at(Path("/d/disk.img"), [1 << 20, 2 << 20])
     text = plan(attrs.evolve(SPEC, drive=drive))
     assert "file.driver=blkdebug,file.image.driver=file,file.image.filename=/d/disk.img" in text
     assert "inject-error.0.sector=2048" in text
+    assert "inject-error.1.sector=4096" in text
     assert ",file=/d/disk.img" not in text, "the file is given once"
 
 
