@@ -6,13 +6,13 @@ import threading
 from collections.abc import Iterable
 from types import TracebackType
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from bladeroot.core.reports import BladePhase, BladeState, RoomState
+from bladeroot.core.reports import BladePhase, BladeState, RoomState, is_stranger
 from bladeroot.core.sizes import render_about
 from bladeroot.events import Event
 
@@ -22,26 +22,63 @@ _PHASE_STYLES = {
     BladePhase.WAITING: "dim",
     BladePhase.WORKING: "",
     BladePhase.FINISHED: "green",
+    BladePhase.HELD: "yellow",
+    BladePhase.UP: "green",
     BladePhase.FAILED: "bold red",
 }
+_AT_REST = (BladePhase.HELD, BladePhase.UP)
+_STEP_WIDTH = 44
+_WORDS = {BladePhase.HELD: "waits for you", BladePhase.FAILED: "failed"}
+_MOST_REMARKS = 8
 
 
 def render_room(room: RoomState, title: str = "") -> Table:
-    """The room as a table, a row a blade; this process itself (subject "") is not shown."""
+    """The room as a table, a row a blade, strangers last; this process itself (subject "") is not shown."""
     table = Table(
         title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False
     )
-    table.add_column("BLADE", no_wrap=True, min_width=6)
-    table.add_column("STEP", no_wrap=True, min_width=26)
-    table.add_column("PROGRESS", no_wrap=True, min_width=_BAR_WIDTH + 5)
-    for heading in ("DOWN", "UP"):
-        table.add_column(heading, justify="right", no_wrap=True, min_width=10)
-    table.add_column("PEERS", justify="right")
-    table.add_column("FROM OTHERS", justify="right", no_wrap=True)
-    for name, state in sorted(room.blades.items()):
-        if name:
-            table.add_row(*_render_row(state), style=_PHASE_STYLES[state.phase])
+    states = sorted(room.blades.values(), key=lambda state: (is_stranger(state.blade), state.blade))
+    shown = [state for state in states if state.blade]
+    # a name is never cut: it is what one types next
+    longest = max((len(state.blade) for state in shown), default=0)
+    table.add_column("BLADE", no_wrap=True, min_width=max(longest, 6))
+    is_busy = any(state.phase not in _AT_REST for state in shown)
+    table.add_column("STEP", no_wrap=True, min_width=26, max_width=_STEP_WIDTH if is_busy else None)
+    if is_busy:
+        table.add_column("PROGRESS", no_wrap=True, min_width=_BAR_WIDTH + 5)
+        for heading in ("DOWN", "UP"):
+            table.add_column(heading, justify="right", no_wrap=True, min_width=10)
+        table.add_column("PEERS", justify="right")
+        table.add_column("FROM OTHERS", justify="right", no_wrap=True)
+    for state in shown:
+        cells = _render_row(state)
+        table.add_row(*(cells if is_busy else cells[:2]), style=_PHASE_STYLES[state.phase])
     return table
+
+
+def render_remarks(room: RoomState) -> list[Text]:
+    """A line for each blade that needs a person: what is wrong, and what to do. The first few of them."""
+    troubled = [
+        state
+        for name, state in sorted(room.blades.items())
+        if name and state.phase in (BladePhase.HELD, BladePhase.FAILED)
+    ]
+    lines = [
+        Text(
+            f"{state.blade} {_WORDS[state.phase]}: {state.failure}"
+            + (f" ({state.hint})" if state.hint else ""),
+            style=_PHASE_STYLES[state.phase],
+        )
+        for state in troubled[:_MOST_REMARKS]
+    ]
+    left = len(troubled) - len(lines)
+    return [*lines, Text(f"… and {left} more")] if left else lines
+
+
+def render_all(room: RoomState, title: str = "") -> Group:
+    """The table, and below it who needs a person."""
+    remarks = render_remarks(room)
+    return Group(render_room(room, title), *([Text(), *remarks] if remarks else []))
 
 
 def _render_row(state: BladeState) -> tuple[str | Text | Table, ...]:
@@ -61,6 +98,11 @@ def _describe_step(state: BladeState) -> Text:
     match state.phase:
         case BladePhase.FAILED:
             return Text(state.failure, overflow="ellipsis")
+        case BladePhase.HELD:
+            return Text(f"held: {state.failure}", overflow="ellipsis")
+        case BladePhase.UP:
+            news = f": {state.note}" if state.note else ""
+            return Text(f"up, generation {state.serial}{news}", overflow="ellipsis")
         case BladePhase.FINISHED:
             took = sum(state.steps_s.values())
             return Text(f"installed in {took:.0f} s" if took else "finished")
@@ -70,7 +112,7 @@ def _describe_step(state: BladeState) -> Text:
 
 
 def _render_progress(state: BladeState) -> Text | Table:
-    if state.phase is BladePhase.FINISHED or not state.total:
+    if state.phase in (BladePhase.FINISHED, BladePhase.HELD, BladePhase.UP) or not state.total:
         return Text("")
     cell = Table.grid(padding=(0, 1))
     share = min(1.0, state.done / state.total)
@@ -121,6 +163,6 @@ class LiveTable:
     ) -> None:
         self._live.stop()
 
-    def _render(self) -> Table:
+    def _render(self) -> Group:
         with self._lock:
-            return render_room(self.room, self._title)
+            return render_all(self.room, self._title)

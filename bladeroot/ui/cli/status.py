@@ -31,6 +31,10 @@ def add_parser(verbs: Verbs) -> None:
 Asks the root: the one that --root names, else one that cluster.toml names (roots), else the one that
 announces itself over mDNS. On a machine without a cluster folder the root of any cluster will do.
 
+A blade that is `up` runs from its own disk; one that is `held` waits for a person, and the lines below the
+table say for what. A machine that is called stranger-… netboots and is not in the inventory:
+`bladeroot blades strangers` tells more.
+
 What is shown is what blades have reported to that root; it is not signed, and nothing depends on it.
 """,
         examples=[
@@ -64,7 +68,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
 
 def _render(status: RoomStatus) -> Group:
     from bladeroot.core.reports import BladePhase
-    from bladeroot.ui.watch import render_room
+    from bladeroot.ui.watch import render_all
 
     room, claim = status.room, status.claim
     counts = ", ".join(f"{count} {phase}" for phase in BladePhase if (count := room.count(phase)))
@@ -73,4 +77,4 @@ def _render(status: RoomStatus) -> Group:
     lines = [Text(make_printable(head)), Text(f"blades: {counts or 'none yet'}")]
     if not any(room.blades):
         return Group(*lines)
-    return Group(*lines, Text(), render_room(room))
+    return Group(*lines, Text(), render_all(room))

@@ -6,8 +6,19 @@ from collections.abc import Iterable
 from rich.console import Console
 
 from bladeroot.core.reports import RoomState
-from bladeroot.events import Event, Failed, Finished, Progress, StepFinished, StepStarted, SwarmStats
-from bladeroot.ui.watch import LiveTable, render_room
+from bladeroot.events import (
+    Booted,
+    Event,
+    Failed,
+    Finished,
+    Held,
+    Note,
+    Progress,
+    StepFinished,
+    StepStarted,
+    SwarmStats,
+)
+from bladeroot.ui.watch import LiveTable, render_remarks, render_room
 
 
 def render(room: RoomState) -> list[str]:
@@ -60,6 +71,24 @@ def test_who_waits_and_who_failed() -> None:
     lines = render(fold(["web01", "web02"], Failed(subject="web02", text="the disk is too small")))
     assert "waiting" in lines[1]
     assert "the disk is too small" in lines[2]
+
+
+def test_a_blade_that_is_up_tells_its_generation_and_its_news() -> None:
+    news = Note(subject="web01", text="restarts for order 5")
+    lines = render(fold(["web01", "web02"], Booted(subject="web01", serial=7), news))
+    assert "up, generation 7: restarts for order 5" in lines[1]
+
+
+def test_many_blades_that_need_a_person_are_not_all_listed_and_names_are_never_cut() -> None:
+    names = [f"stranger-5254000000{number:02}" for number in range(20)]
+    room = fold([], *(Held(subject=name, reason="who? " * 40, hint="adopt it") for name in names))
+    remarks = [text.plain for text in render_remarks(room)]
+    assert remarks[0].startswith(f"{names[0]} waits for you: who?")
+    assert remarks[0].endswith("(adopt it)")
+    assert remarks[-1] == "… and 12 more"
+    memory = io.StringIO()
+    Console(file=memory, width=80, color_system=None).print(render_room(room))
+    assert all(name in memory.getvalue() for name in names)
 
 
 def test_this_process_itself_is_no_row() -> None:

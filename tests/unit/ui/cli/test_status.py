@@ -99,9 +99,32 @@ def test_the_table(run: Run, root: ControlServer) -> None:
     assert lines[0].startswith("root web01 at 127.0.0.1:")
     assert lines[0].endswith("cluster abababab, holds generations: 6, 7")
     assert lines[1] == "blades: 1 waiting, 1 working, 1 failed"
-    assert [line.split()[0] for line in lines[3:]] == ["BLADE", "web01", "web02", "web03"]
-    assert "disk too small" in ran.out
+    assert [line.split()[0] for line in lines[3:7]] == ["BLADE", "web01", "web02", "web03"]
+    assert lines[8:] == ["web01 failed: disk too small"]
     assert "\x1b" not in ran.out
+
+
+def test_who_is_up_who_waits_for_a_person_and_who_is_a_stranger(run: Run, root: ControlServer) -> None:
+    run("init")
+    root.publish(events.Booted(subject="web01", serial=7, order=3))
+    root.publish(events.Held(subject="web02", reason="sda holds ext4", hint="`bladeroot reimage web02`"))
+    root.publish(events.Booted(subject="web03", serial=6))
+    root.publish(events.Held(subject="stranger-525400aabb07", reason="nobody knows it"))
+
+    lines = run("status", "--root", f"127.0.0.1:{root.port}").out.splitlines()
+
+    assert lines[1] == "blades: 2 held, 2 up"
+    assert [line.split() for line in lines[3:8]] == [
+        ["BLADE", "STEP"],
+        ["web01", "up,", "generation", "7"],
+        ["web02", "held:", "sda", "holds", "ext4"],
+        ["web03", "up,", "generation", "6"],
+        ["stranger-525400aabb07", "held:", "nobody", "knows", "it"],
+    ]
+    assert lines[9:] == [
+        "stranger-525400aabb07 waits for you: nobody knows it",
+        "web02 waits for you: sda holds ext4 (`bladeroot reimage web02`)",
+    ]
 
 
 def test_json(run: Run, root: ControlServer) -> None:
