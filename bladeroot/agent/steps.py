@@ -28,7 +28,7 @@ from bladeroot.host.links import StaticAddress, connected
 from bladeroot.ops import install
 from bladeroot.ops.bootentry import apply_boot_entry
 from bladeroot.ops.diskfacts import read_disk_facts
-from bladeroot.ops.follow import find_root_again
+from bladeroot.ops.findroot import find_root_again
 from bladeroot.ops.installplan import choose_install_disk, plan_install
 from bladeroot.ops.resume import Standing
 from bladeroot.ops.steps import step

@@ -16,7 +16,7 @@ from bladeroot.errors import NetworkError, NoRootFoundError
 from bladeroot.events import Reporter, ignore
 from bladeroot.net.client import RootClient
 from bladeroot.net.discovery import find_claims, make_no_root_error
-from bladeroot.ops.follow import find_root, parse_address
+from bladeroot.ops.findroot import find_root, parse_address
 
 _STATUS_LIMIT_BYTES = 8 << 20
 

@@ -10,8 +10,8 @@ from bladeroot.core.cluster import Cluster
 from bladeroot.errors import NetworkError, NoRootFoundError, UsageError
 from bladeroot.events import Event, ignore
 from bladeroot.net.client import RootClient
-from bladeroot.ops import follow
-from bladeroot.ops.follow import find_root, parse_address
+from bladeroot.ops import findroot
+from bladeroot.ops.findroot import find_root, parse_address
 
 CLUSTER = Cluster(name="lab", id="ab" * 16)
 ROOT = Claim(cluster_id=CLUSTER.id, epoch=1, serial=3, blade="root", host="10.0.0.1", port=7474)
@@ -53,7 +53,7 @@ def _room(monkeypatch: pytest.MonkeyPatch) -> None:
         raise NetworkError("no answer")
 
     monkeypatch.setattr(RootClient, "claim", answer)
-    monkeypatch.setattr(follow, "_OTHERS_S", 0.0)
+    monkeypatch.setattr(findroot, "_OTHERS_S", 0.0)
 
 
 def announce(monkeypatch: pytest.MonkeyPatch, claims: Iterable[Claim]) -> None:
@@ -66,7 +66,7 @@ def announce(monkeypatch: pytest.MonkeyPatch, claims: Iterable[Claim]) -> None:
             best = which_wins(best, claim)
         return best
 
-    monkeypatch.setattr(follow, "wait_for_root", wait)
+    monkeypatch.setattr(findroot, "wait_for_root", wait)
 
 
 @pytest.mark.usefixtures("_room")
