@@ -11,6 +11,10 @@ from collections.abc import Iterable, Iterator
 
 KERNEL = "vmlinuz"
 INITRAMFS = "initramfs"
+KERNEL_ARGUMENT = "rootfstype=ramfs"
+"""For the agent's kernel: else it unpacks into a tmpfs, which holds half of what memory was free early on,
+and on a small UEFI machine that is less than all drivers take (init/do_mounts.c: init_rootfs).
+"""
 PART_BYTES = 4 << 20
 _PART = re.compile(rf"({KERNEL}|{INITRAMFS})\.(\d{{2}})")
 

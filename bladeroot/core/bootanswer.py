@@ -13,6 +13,7 @@ from enum import StrEnum
 from attrs import frozen
 
 from bladeroot.core.agentdecision import Why
+from bladeroot.core.agentfiles import KERNEL_ARGUMENT
 from bladeroot.core.cluster import Blade, StrangerPolicy, parse_mac
 from bladeroot.core.hardware import Hardware, Nic
 from bladeroot.core.machines import find_blade
@@ -190,7 +191,8 @@ def render_agent_script(
     wait_s: int,
 ) -> str:
     """Start the agent with its files from the first of `holders` (`host:port`) that gives them."""
-    words = [kernel_command_line, "edd=off", f"bladeroot.root={root}", f"bladeroot.mac={query.mac}"]
+    words = [kernel_command_line, "edd=off", KERNEL_ARGUMENT]
+    words += [f"bladeroot.root={root}", f"bladeroot.mac={query.mac}"]
     words += [f"bladeroot.why={answer.why}"] if answer.why else []
     words += [f"bladeroot.blade={answer.assigned}"] if answer.assigned else []
     arguments = " ".join(word for word in words if word)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from attrs import frozen
 
+from bladeroot.core.agentfiles import KERNEL_ARGUMENT
 from bladeroot.core.bootfacts import NEXT_AGENT, NEXT_VARIABLE, SLOT_VARIABLE
 from bladeroot.core.disklayout import ESP_LABEL, Use
 from bladeroot.errors import ConfigError, DiskError
@@ -180,7 +181,9 @@ def render_agent_cfg(kernel: str, initramfs: str, kernel_command_line: str) -> s
 
     Raises ConfigError for a kernel command line whose quotes do not match.
     """
-    words = " ".join(_quote(word) for word in (*split_command_line(kernel_command_line), FROM_DISK))
+    words = " ".join(
+        _quote(word) for word in (*split_command_line(kernel_command_line), FROM_DISK, KERNEL_ARGUMENT)
+    )
     lines = [
         "# Written by bladeroot at each install.",
         "echo bladeroot: the agent",

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import attrs
 import pytest
 
-from bladeroot.core.agentfiles import INITRAMFS, KERNEL
+from bladeroot.core.agentfiles import INITRAMFS, KERNEL, KERNEL_ARGUMENT
 from bladeroot.core.cluster import Blade, Netboot, Network
 from bladeroot.core.manifest import ArtefactKind
 from bladeroot.core.orders import Order, sign_order
@@ -102,7 +102,7 @@ def prepare_agent(toy: ToyCluster, folder: Path, *arguments: str) -> Kernel:
     for name in (KERNEL, INITRAMFS):
         if not (folder / name).exists():
             (folder / name).write_bytes(b"".join(read_agent_file(toy.depot, info_hash, name)))
-    words = (toy.manifest.kernel_command_line, f"bladeroot.root={ROOT_ADDRESS}", *arguments)
+    words = (toy.manifest.kernel_command_line, KERNEL_ARGUMENT, f"bladeroot.root={ROOT_ADDRESS}", *arguments)
     return Kernel(
         image=folder / KERNEL, initramfs=folder / INITRAMFS, command_line=" ".join(filter(None, words))
     )

@@ -144,7 +144,9 @@ def test_grub_takes_the_files(line: str, tmp_path: Path) -> None:
 
 def test_agent_config_names_its_files_and_says_that_the_disk_started_it() -> None:
     text = render_agent_cfg("agent-vmlinuz", "agent-initramfs", "console=ttyS0 x=$(reboot)")
-    assert "$prefix/agent-vmlinuz console=ttyS0 'x=$(reboot)' bladeroot.from=disk; then" in text
+    assert (
+        "$prefix/agent-vmlinuz console=ttyS0 'x=$(reboot)' bladeroot.from=disk rootfstype=ramfs; then" in text
+    )
     assert parse_agent_cfg(text) == ("agent-vmlinuz", "agent-initramfs")
 
 
