@@ -27,6 +27,11 @@ MAX_ARTEFACTS = 64
 MAX_BLADES = 4096
 MAX_STRANGERS = 64
 MAX_TEXT = 2000
+SESSION_HEADER = "Bladeroot-Session"
+"""In the answer to a report, `NEW_SESSION` where it is not the session's first, but the first that this root
+has heard of it: what was told before was told to another root, or before this one was started again.
+"""
+NEW_SESSION = "new"
 _MAX_FACTS_DEPTH = 6
 _LARGEST = 2**63 - 1
 

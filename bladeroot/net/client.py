@@ -13,7 +13,7 @@ from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
 from typing import Any, TypeVar
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from bladeroot.core import wire
 from bladeroot.core.claims import CLAIM_LIMIT_BYTES, Claim
@@ -25,7 +25,14 @@ from bladeroot.core.manifest import (
     SignedManifest,
 )
 from bladeroot.core.orders import MAX_ORDERS, ORDERS_LIMIT_BYTES, OrderList, SignedOrder
-from bladeroot.core.reports import GenerationList, PeerList, Report, parse_event
+from bladeroot.core.reports import (
+    NEW_SESSION,
+    SESSION_HEADER,
+    GenerationList,
+    PeerList,
+    Report,
+    parse_event,
+)
 from bladeroot.core.torrentfile import MAX_TORRENT_BYTES
 from bladeroot.errors import NetworkError
 from bladeroot.events import Event
@@ -93,14 +100,26 @@ class RootClient:
         """An artefact's torrent file, for `core.torrentfile.parse_torrent` with the signed info-hash."""
         return self._request("GET", f"/v1/torrents/{info_hash}", MAX_TORRENT_BYTES)
 
+    def artefact_file(self, info_hash: str, name: str, file: str, size_bytes: int) -> bytes:
+        """A file of the artefact of that name, which its torrent says has so many bytes; not checked.
+
+        Slow links have their time: a second more for each 64 KiB.
+        """
+        patient = evolve(self, timeout_s=self.timeout_s + size_bytes / (64 << 10))
+        return patient._request("GET", f"/v1/artefacts/{info_hash}/{name}/{file}", size_bytes)
+
     def peers(self, info_hash: str) -> list[Address]:
         """A few members of the artefact's swarm, the root among them. What is no address is left out."""
         found = self._get_message(PeerList, f"/v1/peers/{info_hash}", _LIST_LIMIT_BYTES)
         return [(address, port) for address, port in found.peers if _is_address(address, port)][:_MOST_PEERS]
 
-    def report(self, report: Report) -> None:
-        """Tell the root (see `core.reports.plan_reports`). A report that is sent twice counts once."""
-        self._request("POST", "/v1/reports", _LIST_LIMIT_BYTES, body=wire.encode(report))
+    def report(self, report: Report) -> bool:
+        """Tell the root (see `core.reports.plan_reports`). A report that is sent twice counts once.
+
+        False where the root has not heard what this session told before.
+        """
+        headers, _data = self._exchange("POST", "/v1/reports", _LIST_LIMIT_BYTES, wire.encode(report))
+        return headers.get(SESSION_HEADER) != NEW_SESSION
 
     def status(self) -> dict[str, Any]:
         """The root's view of the room, as plain values."""

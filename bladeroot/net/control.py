@@ -26,7 +26,9 @@ from bladeroot.core import wire
 from bladeroot.core.claims import Claim
 from bladeroot.core.cluster import DEFAULT_PORT
 from bladeroot.core.reports import (
+    NEW_SESSION,
     REPORT_LIMIT_BYTES,
+    SESSION_HEADER,
     GenerationList,
     PeerList,
     Report,
@@ -284,6 +286,8 @@ class ControlServer:
         if not self._room.lets_in(report.blade):
             self._warn_of_stranger(report.blade, request.remote or "?")
             raise web.HTTPForbidden(text=f"no blade {report.blade} in this cluster")
+        known = self._room.blades.get(report.blade)
+        began_before = report.sequence > 1 and (known is None or known.session != report.session)
         if self._room.is_news(report):
             self._room = self._room.with_report(report, reported, request.remote or "")
             if self._on_report is not None:
@@ -291,7 +295,7 @@ class ControlServer:
             for event in reported:
                 self._reporter(event)
                 self._tell_listeners(event)
-        return web.Response(status=204)
+        return web.Response(status=204, headers={SESSION_HEADER: NEW_SESSION} if began_before else {})
 
     def _warn_of_stranger(self, blade: str, address: str) -> None:
         if blade in self._strangers or len(self._strangers) >= _STRANGERS_TOLD:

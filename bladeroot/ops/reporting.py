@@ -18,7 +18,18 @@ from attrs import frozen
 
 from bladeroot.core.reports import Report, plan_reports
 from bladeroot.errors import NetworkError
-from bladeroot.events import Event, Progress, SwarmStats, Warned
+from bladeroot.events import (
+    Booted,
+    Event,
+    Failed,
+    Finished,
+    HardwareFound,
+    Held,
+    Progress,
+    StepStarted,
+    SwarmStats,
+    Warned,
+)
 from bladeroot.net.client import RootClient
 
 _INTERVAL_S = 1.0
@@ -35,9 +46,11 @@ class Gives:
 
 
 class RootReporter:
-    """A reporter that reports to a root, in a thread of its own, while its `with` block runs.
+    """A reporter that reports to a root, in a thread of its own, while its `with` block runs; leaving the
+    block sends what is left. Without a block: whenever `send` is called.
 
-    Of progress and swarm statistics only the latest is sent; leaving the block sends what is left.
+    Of progress and swarm statistics only the latest is sent. A root that was started again hears anew what
+    the machine is and how it stands.
     """
 
     def __init__(
@@ -60,6 +73,7 @@ class RootReporter:
             swarm_port=swarm_port,
         )
         self._pending: deque[Event] = deque(maxlen=_MOST_PENDING)
+        self._lasting: dict[str, Event] = {}
         self._lock = threading.Lock()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reports", daemon=True)
@@ -73,7 +87,7 @@ class RootReporter:
     ) -> None:
         self._done.set()
         self._thread.join()
-        self._send()
+        self.send()
 
     def give(self, gives: Gives) -> None:
         """From now on, say this of what this machine has for others."""
@@ -85,6 +99,14 @@ class RootReporter:
             if isinstance(event, Progress | SwarmStats):
                 self._drop_older(event)
             self._pending.append(event)
+            match event:
+                case HardwareFound():
+                    self._lasting["hardware"] = event
+                case Booted():
+                    self._lasting["booted"] = event
+                    self._lasting.pop("phase", None)
+                case StepStarted() | Held() | Failed() | Finished():
+                    self._lasting["phase"] = event
 
     def _drop_older(self, event: Progress | SwarmStats) -> None:
         """What a newer one of the same kind makes superfluous, if it is the last that was said."""
@@ -97,11 +119,25 @@ class RootReporter:
             del self._pending[-2]
 
     def _run(self) -> None:
-        self._send()
+        self.send()
         while not self._done.wait(_INTERVAL_S):
-            self._send()
+            self.send()
 
-    def _send(self) -> None:
+    def send(self) -> None:
+        """Report now what there is; that there is nothing new, too. Never raises for a root that is gone."""
+        if not self._send_pending():
+            with self._lock:
+                self._pending.extendleft(self._tell_again())
+            self._send_pending()
+
+    def _tell_again(self) -> list[Event]:
+        """What lasts, as `extendleft` wants it, the last first; but not what is told next anyway."""
+        said = [self._lasting[key] for key in ("hardware", "booted", "phase") if key in self._lasting]
+        room = _MOST_PENDING - len(self._pending)
+        return [event for event in reversed(said) if event not in self._pending][: max(0, room)]
+
+    def _send_pending(self) -> bool:
+        """False where the root turned out not to know what was told before."""
         with self._lock:
             events, wants = tuple(self._pending), tuple(sorted(self._wants()))
             gives = self._gives
@@ -109,15 +145,17 @@ class RootReporter:
         has = tuple(sorted(gives.has))
         self._next = attrs.evolve(self._next, wants=wants, has=has, http_port=gives.http_port)
         reports = self._plan(events)
+        is_known = True
         try:
             for report in reports:
-                self._client.report(report)
+                is_known = self._client.report(report) and is_known
         except NetworkError:
             with self._lock:
                 room = _MOST_PENDING - len(self._pending)
                 self._pending.extendleft(reversed(events[max(0, len(events) - room) :]))
             # A report that did arrive is known by its number: sending it again would be passed over.
         self._next = attrs.evolve(self._next, sequence=reports[-1].sequence + 1)
+        return is_known
 
     def _plan(self, events: tuple[Event, ...]) -> list[Report]:
         try:

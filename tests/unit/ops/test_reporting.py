@@ -9,12 +9,14 @@ from typing import cast
 import attrs
 import pytest
 
-from bladeroot.core.reports import Report
+from bladeroot.core.reports import BladePhase, BladeState, Report
 from bladeroot.errors import NetworkError
-from bladeroot.events import Event, Finished, Note, Warned, from_mapping
+from bladeroot.events import Booted, Event, Finished, HardwareFound, Held, Note, Warned, from_mapping
 from bladeroot.net.client import RootClient
+from bladeroot.net.control import ControlServer
 from bladeroot.ops import reporting
 from bladeroot.ops.reporting import RootReporter
+from tests.unit.ui.cli.test_status import CLAIM, View
 
 TIMEOUT_S = 30.0
 
@@ -27,11 +29,12 @@ class FakeRoot:
     asked: threading.Event = attrs.field(factory=threading.Event)
     heard: list[Event] = attrs.field(factory=list)
 
-    def report(self, report: Report) -> None:
+    def report(self, report: Report) -> bool:
         self.asked.set()
         if not self.answers:
             raise NetworkError("nobody there")
         self.heard += [from_mapping(event) for event in report.events]
+        return True
 
 
 def report_to(root: FakeRoot) -> RootReporter:
@@ -70,3 +73,45 @@ def test_of_more_than_can_wait_the_newest_is_kept(monkeypatch: pytest.MonkeyPatc
         root.answers = True
     assert root.heard[-1] == Note(text=str(3 * reporting._MOST_PENDING - 1))
     assert len(root.heard) == reporting._MOST_PENDING
+
+
+def test_a_root_that_was_started_again_hears_what_lasts() -> None:
+    def serve(port: int) -> ControlServer:
+        return ControlServer(View(), cluster_id=CLAIM.cluster_id, address="127.0.0.1", port=port)
+
+    def look(server: ControlServer) -> BladeState:
+        return server.room.blades["web02"]
+
+    with serve(0) as server:
+        client = RootClient("127.0.0.1", server.port)
+        reporter = RootReporter(client, cluster_id=CLAIM.cluster_id, blade="web02")
+        reporter(HardwareFound(hardware={"cpus": 8}))
+        reporter(Booted(serial=7, order=5))
+        reporter(Note(text="once"))
+        reporter.send()
+        assert (look(server).phase, look(server).hardware) == (BladePhase.UP, {"cpus": 8})
+    reporter.send()
+    with serve(client.port) as server:
+        assert look(server).phase is BladePhase.WAITING
+        reporter.send()
+        assert (look(server).phase, look(server).serial, look(server).order) == (BladePhase.UP, 7, 5)
+        assert (look(server).hardware, look(server).note) == ({"cpus": 8}, "")
+        reporter(Held(reason="no agent"))
+        reporter.send()
+    with serve(client.port) as server:
+        reporter.send()
+        assert (look(server).phase, look(server).serial) == (BladePhase.HELD, 7)
+
+
+def test_what_the_root_knows_is_not_told_again() -> None:
+    heard: list[Event] = []
+    with ControlServer(
+        View(), cluster_id=CLAIM.cluster_id, address="127.0.0.1", port=0, reporter=heard.append
+    ) as server:
+        reporter = RootReporter(
+            RootClient("127.0.0.1", server.port), cluster_id=CLAIM.cluster_id, blade="web02"
+        )
+        reporter(Booted(serial=7))
+        for _ in range(3):
+            reporter.send()
+    assert heard == [Booted(subject="web02", serial=7)]
