@@ -1,0 +1,146 @@
+"""What a root hands to machines that netboot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import attrs
+import pytest
+
+from bladeroot.core.bootanswer import BootQuery
+from bladeroot.core.cluster import Blade, DiskRule, Layout, StrangerPolicy, Strangers
+from bladeroot.core.manifest import Artefact, ArtefactKind, BladeEntry, Manifest
+from bladeroot.core.orders import Order, sign_order
+from bladeroot.core.reports import BladeState, RoomState
+from bladeroot.core.signing import SecretKey
+from bladeroot.errors import TrustError
+from bladeroot.events import Event, Held, Note
+from bladeroot.host.depot import Depot
+from bladeroot.ops.bootdesk import BootDesk
+
+CLUSTER = "0" * 32
+KEY, OTHER = SecretKey(bytes(32)), SecretKey(bytes([1]) * 32)
+MAC, UNKNOWN, ANOTHER = "52:54:00:00:00:01", "52:54:00:00:00:98", "52:54:00:00:00:99"
+ROOT = "10.77.0.1:7474"
+FAILED = BootQuery(mac=MAC, has_failed=True)
+
+
+def entry(name: str, *macs: str) -> BladeEntry:
+    blade = Blade(name=name, macs=macs)
+    return BladeEntry(blade=blade, disk=DiskRule(), layout=Layout(), overlay=f"{name}.tar.zst")
+
+
+class Desk:
+    """A desk, with a depot that has boot code and an agent."""
+
+    def __init__(self, folder: Path) -> None:
+        self.depot = Depot.create(folder / "depot")
+        artefacts = tuple(
+            self._add(kind, names)
+            for kind, names in (
+                (ArtefactKind.BOOT, ("boot.img", "snponly.efi")),
+                (ArtefactKind.AGENT, ("info", "initramfs.00", "initramfs.01", "vmlinuz.00")),
+            )
+        )
+        self.boot, self.agent = (artefact.info_hash for artefact in artefacts)
+        self.manifest = Manifest(
+            cluster_id=CLUSTER,
+            cluster_name="room",
+            serial=4,
+            previous=None,
+            arch="x86_64",
+            created=0,
+            kernel_command_line="console=ttyS0",
+            artefacts=artefacts,
+            blades=(entry("web01", MAC), entry("spare01"), entry("spare02")),
+        )
+        self.room = RoomState.of(["web01", "spare01", "spare02"])
+        self.events: list[Event] = []
+        self.desk = self.open()
+
+    def open(self) -> BootDesk:
+        """As a root does that has just started."""
+        return BootDesk(
+            self.depot,
+            [KEY.public_key],
+            CLUSTER,
+            newest=lambda: self.manifest,
+            room=lambda: self.room,
+            reporter=lambda: self.events.append,
+        )
+
+    def _add(self, kind: ArtefactKind, names: tuple[str, ...]) -> Artefact:
+        with self.depot.new_artefact() as writer:
+            files = [writer.add_file(name, f"{name} of {kind};".encode()) for name in names]
+            return writer.finish(kind, files, 1)
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+def test_boot_files_are_of_the_newest_generation_and_nothing_else(desk: Desk) -> None:
+    parts = desk.desk.boot_file(desk.agent, "initramfs")
+    assert parts is not None
+    assert b"".join(path.read_bytes() for path in parts) == b"initramfs.00 of agent;initramfs.01 of agent;"
+    assert desk.desk.boot_file(desk.boot, "snponly.efi") is not None
+    for info_hash, name in ((desk.agent, "info"), (desk.boot, "initramfs"), ("ab" * 32, "vmlinuz")):
+        assert desk.desk.boot_file(info_hash, name) is None
+
+
+def test_an_order_is_kept_and_changes_the_answer_until_it_is_done(desk: Desk) -> None:
+    assert "boots from its own disk" in desk.desk.boot_script(BootQuery(mac=MAC), ROOT)
+    desk.desk.take_order(sign_order(Order(cluster_id=CLUSTER, number=9, blades=("web01",)), KEY))
+    assert "bladeroot.why=order" in desk.open().boot_script(BootQuery(mac=MAC), ROOT)
+    desk.room = attrs.evolve(desk.room, blades={"web01": BladeState(blade="web01", order=9)})
+    assert "boots from its own disk" in desk.desk.boot_script(BootQuery(mac=MAC), ROOT)
+
+
+def test_an_order_that_nobody_would_believe_is_not_kept(desk: Desk) -> None:
+    with pytest.raises(TrustError):
+        desk.desk.take_order(sign_order(Order(cluster_id=CLUSTER, number=9, blades=("web01",)), OTHER))
+    assert desk.desk.orders() == ()
+
+
+def test_blades_that_have_the_agent_give_it_too(desk: Desk) -> None:
+    state = BladeState(blade="spare01", address="10.77.0.12", http_port=7474, has=(desk.agent,))
+    desk.room = attrs.evolve(desk.room, blades={"spare01": state})
+    script = desk.desk.boot_script(FAILED, ROOT)
+    holders = [line.split("/")[2] for line in script.splitlines() if line.startswith("kernel ")]
+    assert set(holders) == {"10.77.0.12:7474", ROOT}
+    assert holders[-1] == ROOT, "when nobody else answers, the root does"
+
+
+def test_a_pool_gives_each_stranger_a_blade_and_a_restarted_root_the_same(desk: Desk) -> None:
+    desk.manifest = attrs.evolve(
+        desk.manifest, strangers=Strangers(policy=StrangerPolicy.ASSIGN, pool="spare[01-02]")
+    )
+    first = desk.desk.boot_script(BootQuery(mac=UNKNOWN, has_failed=True), ROOT)
+    second = desk.desk.boot_script(BootQuery(mac=ANOTHER, has_failed=True), ROOT)
+    assert "bladeroot.blade=spare01" in first
+    assert "bladeroot.blade=spare02" in second
+    assert "bladeroot.blade=spare02" in desk.open().boot_script(BootQuery(mac=ANOTHER, has_failed=True), ROOT)
+    third = desk.desk.boot_script(BootQuery(mac="52:54:00:00:00:97", has_failed=True), ROOT)
+    assert "no blade of the pool" in third
+    assert "bladeroot.blade" not in third
+
+
+def test_a_stranger_that_waits_is_told_of_once(desk: Desk) -> None:
+    for _ in range(3):
+        desk.desk.boot_script(BootQuery(mac=UNKNOWN, has_failed=True, vendor="ACME"), ROOT)
+    held = [event for event in desk.events if isinstance(event, Held)]
+    assert [event.subject for event in held] == ["stranger-525400000098"]
+    assert "bladeroot blades adopt" in held[0].hint
+
+
+def test_a_generation_without_an_agent_says_so(desk: Desk) -> None:
+    desk.manifest = attrs.evolve(desk.manifest, artefacts=desk.manifest.artefacts[:1])
+    script = desk.desk.boot_script(FAILED, ROOT)
+    assert "generation 4 has no agent" in script
+    assert script.splitlines()[-1].endswith("|| goto ask")
+
+
+def test_what_happens_is_told(desk: Desk) -> None:
+    desk.desk.boot_script(FAILED, ROOT)
+    assert any("its disk does not boot" in event.text for event in desk.events if isinstance(event, Note))
