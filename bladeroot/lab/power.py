@@ -7,7 +7,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -94,8 +94,12 @@ class VmBlade:
             console=CONSOLE_SOCKET,
             monitor=_MONITOR_SOCKET,
         )
+        for name in (CONSOLE_SOCKET, _MONITOR_SOCKET):
+            (self.folder / name).unlink(missing_ok=True)
         command = self._segment.command(argv, self.folder)
         self._machine = self._running.enter_context(start_machine(command, self.folder, log=self.log))
+        # The last of the two: the console listens by then.
+        self._wait_until(lambda: (self.folder / _MONITOR_SOCKET).exists(), _LISTENING_TIMEOUT_S)
         return self._machine
 
     def cut_power(self) -> None:
@@ -113,12 +117,16 @@ class VmBlade:
             return True
         with contextlib.suppress(OSError, ValueError):
             _press_button(self.folder)
-        deadline = time.monotonic() + timeout_s
-        while self.is_on and time.monotonic() < deadline:
-            time.sleep(_POLL_S)
+        self._wait_until(lambda: False, timeout_s)
         obeyed = not self.is_on
         self.cut_power()
         return obeyed
+
+    def _wait_until(self, is_so: Callable[[], bool], timeout_s: float) -> None:
+        """Until it is so, or the machine has ended, or the time is over."""
+        deadline = time.monotonic() + timeout_s
+        while self.is_on and not is_so() and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
 
 
 @contextmanager

@@ -17,6 +17,8 @@ from bladeroot.errors import ToolError
 from bladeroot.host.run import PIPE, Argument, require_root, require_tools, run, start_process
 
 BRIDGE = "br0"
+_IPV6_ADDRESS = "fd77::1/64"
+"""A root advertises routes of networks that it is in; iPXE that hears of none waits for 13 s."""
 _READY = b"ready\n"
 # A sysfs of its own: what is below /sys/class/net is of the namespace that it was mounted in.
 _HOLD = "mount -t sysfs sysfs /sys && echo ready && exec sleep infinity"
@@ -64,6 +66,7 @@ def start_segment(address: str = "10.77.0.1/24") -> Iterator[Segment]:
             "link set lo up",
             f"link add {BRIDGE} type bridge mcast_snooping 0 forward_delay 0",
             f"address add {address} dev {BRIDGE}",
+            f"address add {_IPV6_ADDRESS} dev {BRIDGE} nodad",
             f"link set {BRIDGE} up",
             f"route add 224.0.0.0/4 dev {BRIDGE}",
         )

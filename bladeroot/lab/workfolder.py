@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from bladeroot.errors import ToolError, UsageError
+
+_POLL_S = 0.1
 
 
 def make_work_folder(work: Path, marker_name: str) -> Path:
@@ -48,6 +51,18 @@ def occupied_work_folder(work: Path, marker_name: str) -> Iterator[Path]:
         make_work_folder(work, marker_name)
         with _locked(marker, work):
             yield work
+
+
+def wait_until_free(work: Path, marker_name: str, timeout_s: float) -> bool:
+    """Wait until nobody works in the folder; False when the time is over."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        try:
+            with _locked(work / marker_name, work):
+                return True
+        except UsageError:
+            time.sleep(_POLL_S)
+    return False
 
 
 @contextmanager

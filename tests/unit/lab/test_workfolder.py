@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bladeroot.errors import UsageError
-from bladeroot.lab.workfolder import make_work_folder, occupied_work_folder
+from bladeroot.lab.workfolder import make_work_folder, occupied_work_folder, wait_until_free
 
 MARKER = ".bladeroot-test"
 
@@ -40,6 +40,8 @@ def test_a_folder_that_a_lab_works_in_is_left_alone(tmp_path: Path) -> None:
         ):
             pass
         assert (work / "disk").exists()
+        assert not wait_until_free(work, MARKER, 0.3)
+    assert wait_until_free(work, MARKER, 0.3)
 
 
 def test_what_a_killed_lab_left_is_removed_by_the_next(tmp_path: Path) -> None:

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from rich.table import Table
 
-from bladeroot.errors import InventoryError, UsageError
-from bladeroot.ui.cli.lab.options import add_work
+from bladeroot.errors import ClaimNotHeldError, InventoryError, UsageError
+from bladeroot.ui.cli.lab.options import MARKER, add_work
 from bladeroot.ui.cli.output import Output
 from bladeroot.ui.cli.parser import Parser, Run, Verbs, add_verb
 
+_DOWN_TIMEOUT_S = 60.0
 _SEE = "`bladeroot help lab up`"
 
 
@@ -101,11 +102,14 @@ def run_exec(args: argparse.Namespace, _out: Output) -> int:
 
 
 def run_down(args: argparse.Namespace, out: Output) -> int:
-    """Tell it to end."""
+    """Tell it to end, and wait until it has."""
     from bladeroot.lab.remote import ask
+    from bladeroot.lab.workfolder import wait_until_free
 
     ask(args.work, verb="down")
-    out.facts({"work": str(args.work)}, f"the lab in {args.work} ends; its files stay until the next start")
+    if not wait_until_free(args.work, MARKER, _DOWN_TIMEOUT_S):
+        raise ClaimNotHeldError(f"the lab in {args.work} does not end", "stop its `bladeroot lab up`")
+    out.facts({"work": str(args.work)}, f"the lab has ended; its files stay in {args.work} until the next")
     return 0
 
 
