@@ -31,6 +31,7 @@ VERBS = (
     "install",
     "reimage",
     "orders",
+    "daemon",
     "status",
     "lab",
     "help",
