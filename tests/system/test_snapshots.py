@@ -20,7 +20,7 @@ from bladeroot.host.run import run, start_process
 from bladeroot.ops.snapshots.adopt import adopt_snapshot, check_snapshot
 from bladeroot.ops.snapshots.capture import capture_snapshot, marker_path, read_marker
 from bladeroot.ops.snapshots.debian import build_debian, clone_snapshot
-from bladeroot.ops.snapshots.selfcopy import DIRECTORY, copy_self
+from bladeroot.ops.snapshots.selfcopy import DIRECTORY, SERVICE, copy_self
 from bladeroot.ops.snapshots.source import parse_source
 
 pytestmark = pytest.mark.system
@@ -310,8 +310,16 @@ class TestDebian:
         """Also one that is made by a copy: a blade can make snapshots that hold the same bladeroot."""
         first = copy_self(snapshot)
         described = describe(snapshot / DIRECTORY)
+        units = describe(snapshot / "usr/lib/systemd/system")
+        enabled = snapshot / "etc/systemd/system/multi-user.target.wants" / SERVICE
+        assert os.readlink(enabled) == f"/usr/lib/systemd/system/{SERVICE}"
+        assert run(["systemctl", "--root", snapshot, "is-enabled", SERVICE]).stdout == "enabled\n"
+        run(["chroot", snapshot, "systemd-analyze", "verify", "--man=no", SERVICE])
+        run(["systemctl", "--root", snapshot, "disable", SERVICE])
         assert copy_self(snapshot) == first
         assert describe(snapshot / DIRECTORY) == described
+        assert describe(snapshot / "usr/lib/systemd/system") == units
+        assert not enabled.is_symlink(), "who disables the daemon in a snapshot means it"
         assert not [name for name in described if name.startswith(("pytest", "mypy", "ruff"))]
         program = (
             f"import sys; sys.path.insert(0, '/{DIRECTORY}')\n"

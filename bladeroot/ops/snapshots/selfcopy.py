@@ -1,7 +1,8 @@
 """bladeroot puts itself into a snapshot: the package, and of its dependencies what is installed here.
 
-One flat directory, /usr/lib/bladeroot, and /usr/bin/bladeroot, which uses the snapshot's own Python. The
-same installation always gives the same bytes, owners, modes and times.
+One flat directory, /usr/lib/bladeroot, and /usr/bin/bladeroot, which uses the snapshot's own Python; and
+where it has systemd, bladeroot.service. The same installation always gives the same bytes, owners, modes and
+times.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from attrs import frozen
 
 import bladeroot
+from bladeroot.core.systemdunits import CONFIG_DIRECTORY
 from bladeroot.errors import SnapshotError
 from bladeroot.host.kernels import resolve_inside
 from bladeroot.host.run import require_root, run
@@ -34,6 +36,26 @@ from bladeroot.ui.cli import main
 
 sys.exit(main())
 """
+SERVICE = "bladeroot.service"
+SERVICE_TEXT = """\
+[Unit]
+Description=bladeroot: tell the root that this blade is up, and carry out orders
+# Not after network-online.target: that the system runs is noted at once, and a blade without a network is
+# not held up; it looks for a root for as long as it takes.
+After=network.target
+# The snapshot itself, and what is made of it other than by an install, is no blade.
+ConditionPathExists=/etc/bladeroot/installed.json
+
+[Service]
+Type=exec
+ExecStart=/usr/bin/bladeroot daemon
+Restart=always
+RestartSec=15
+
+[Install]
+WantedBy=multi-user.target
+"""
+_UNIT_DIRECTORIES = ("usr/lib/systemd/system", "lib/systemd/system")
 FILE_TIME_S = 315532800
 """Every copied file's mtime: 1980-01-01, the earliest that a wheel (a zip file) can say."""
 
@@ -85,13 +107,14 @@ def copy_self(snapshot: Path) -> SelfCopy:
         except BaseException:
             _remove(new)
             raise
-        _write_launcher(launcher)
+        _write_stamped(launcher, LAUNCHER_TEXT, 0o755)
         try:
             _check_starts(snapshot)
         except BaseException:
             launcher.unlink()
             _remove(library)
             raise
+    _write_service(snapshot)
     packages = tuple(f"{_normalise(item.name)} {item.version}" for item in distributions)
     return SelfCopy(bladeroot.__version__, packages, files, size_bytes)
 
@@ -275,11 +298,43 @@ def _stamp(path: str | Path, mode: int) -> None:
     os.utime(path, (FILE_TIME_S, FILE_TIME_S))
 
 
-def _write_launcher(path: Path) -> None:
+def _write_stamped(path: Path, text: str, mode: int) -> None:
     temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(LAUNCHER_TEXT, encoding="utf-8")
-    _stamp(temporary, 0o755)
+    temporary.write_text(text, encoding="utf-8")
+    _stamp(temporary, mode)
     temporary.rename(path)
+
+
+def _write_service(snapshot: Path) -> None:
+    """The daemon's unit, where there is systemd; enabled when it is new: who disables it there means it."""
+    places = (resolve_inside(snapshot, name) for name in _UNIT_DIRECTORIES)
+    directory = next((place for place in places if place.is_dir()), None)
+    if directory is None:
+        return
+    unit = directory / SERVICE
+    is_new = not unit.exists()
+    with _keeping_times(directory):
+        _write_stamped(unit, SERVICE_TEXT, 0o644)
+    if is_new:
+        _enable(snapshot, "/" + unit.relative_to(snapshot).as_posix())
+
+
+def _enable(snapshot: Path, unit: str) -> None:
+    """As `systemctl enable` would: what the [Install] section above says."""
+    parent = resolve_inside(snapshot, CONFIG_DIRECTORY)
+    if not parent.is_dir():
+        return
+    wants = parent / "multi-user.target.wants"
+    if not wants.is_dir():
+        with _keeping_times(parent):
+            wants.mkdir()
+            _stamp(wants, 0o755)
+    with _keeping_times(wants):
+        link = wants / SERVICE
+        link.unlink(missing_ok=True)
+        link.symlink_to(unit)
+        os.lchown(link, 0, 0)
+        os.utime(link, (FILE_TIME_S, FILE_TIME_S), follow_symlinks=False)
 
 
 def _check_starts(snapshot: Path) -> None:
