@@ -71,11 +71,14 @@ class Machine(Protocol):
 
 
 class OwnMachine:
-    """The machine that this process runs on."""
+    """The machine that this process runs on; its disk is the one that has the filesystem of `root`."""
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self._root = root
 
     def note_boot(self) -> BootFacts:
         """Raises DiskError where its disk is not one that bladeroot installed."""
-        disk = find_booted_disk()
+        disk = find_booted_disk(self._root)
         note_boot(disk)
         return read_boot_facts(disk)
 
@@ -85,7 +88,7 @@ class OwnMachine:
 
     def start_agent_next(self) -> None:
         """Raises DiskError where the disk keeps no agent."""
-        start_agent_next()
+        start_agent_next(find_booted_disk(self._root))
 
     def restart(self) -> None:
         """Through systemd."""
@@ -192,21 +195,24 @@ class Daemon:
             self.reporter(Warned(text=f"this boot cannot be noted on the disk: {error}", hint=error.hint))
 
     def follow(self, client: RootClient) -> None:
-        """Tell the root how the blade is, and do what is ordered, for some time.
+        """Ask the root again and again, for some time: then there may be a better one.
 
-        Raises NetworkError when the root does not answer any more.
+        Raises NetworkError when it does not answer any more.
         """
-        report = self._reporter_to(client)
         until = time.monotonic() + _FOLLOW_S
         while not self.stop.is_set() and time.monotonic() < until:
-            report.send()
-            orders = client.read_orders().orders
+            self.ask(client)
             self._in_vain = 0
             self._told.discard(_NO_ROOT)
-            order = self.choose_order(orders, report)
-            if order is not None:
-                self.carry_out(order, report)
             self._pause(_POLL_PAUSES_S)
+
+    def ask(self, client: RootClient) -> None:
+        """Tell the root how the blade is, and do what is ordered. Raises NetworkError."""
+        report = self._reporter_to(client)
+        report.send()
+        order = self.choose_order(client.read_orders().orders, report)
+        if order is not None:
+            self.carry_out(order, report)
 
     def choose_order(self, orders: Collection[SignedOrder], report: Reporter) -> Order | None:
         """The order that is to be done now, of those that may be believed."""
