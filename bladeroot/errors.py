@@ -153,6 +153,12 @@ class MissingToolError(ToolError):
     exit_code = 51
 
 
+class HookError(ToolError):
+    """A hook of the blade's overlay failed, or took too long."""
+
+    exit_code = 52
+
+
 class ClaimNotHeldError(BladerootError):
     """A check or a lab scenario ran to its end, and what it should show was not so."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,8 +16,12 @@ from bladeroot.core.manifest import ArtefactKind
 from bladeroot.events import Event, Finished, Note, Reporter, StepFinished, StepStarted
 from bladeroot.host.depot import Depot
 from bladeroot.ops.install import apply_install
+from bladeroot.ops.installhooks import run_pre_install
 from bladeroot.ops.reporting import Gives
+from bladeroot.ops.resume import Standing
 from bladeroot.ops.serving import serve_depot
+from bladeroot.ops.sources import Source
+from bladeroot.ops.steps import step
 
 _SILENCE_S = 20.0
 
@@ -35,13 +40,33 @@ def install_it(agent: Agent) -> None:
             hear(event)
             shelf.hear(event)
 
-        facts = apply_install(plan, opened, source, reporter=report, serve=shelf.serve)
+        with tempfile.TemporaryDirectory(prefix="bladeroot-hooks-") as work:
+            log = _run_pre_install(agent, source, Path(work), report)
+            facts = apply_install(
+                plan,
+                opened,
+                source,
+                reporter=report,
+                serve=shelf.serve,
+                root_address=session.client.host,
+                hooks_log=log,
+            )
     # The root hears which orders are done, also those that were done before.
     agent.facts = {**facts, "order": facts.get("order") or plan.before.order}
     peak_bytes, spare_bytes = read_memory()
     agent.facts |= {"memory_peak_bytes": peak_bytes}
     text = f"the agent took {peak_bytes >> 20} MiB at most; {spare_bytes >> 20} MiB of memory are free now"
     agent.console(Note(text=text))
+
+
+def _run_pre_install(agent: Agent, source: Source, work: Path, reporter: Reporter) -> Path | None:
+    """The overlay's hooks for before the disk is touched, where it is to be; returns their log."""
+    session, plan = agent.session, agent.plan
+    assert session is not None and plan is not None  # noqa: S101, PT018 - the caller looked
+    if plan.standing is not Standing.NEW:
+        return None
+    with step("pre-install", "Run pre-install hooks", reporter):
+        return run_pre_install(plan, source, agent.hardware, work, reporter, session.client.host)
 
 
 @contextmanager

@@ -243,6 +243,7 @@ def list_step_names() -> tuple[str, ...]:
     """Every step of a machine that is installed, in order, those of the install itself among them."""
     return (
         *(one.name for one in BEFORE),
+        "pre-install",
         *(name for name, _title, _run in install.STEPS),
         *(one.name for one in AFTER),
     )

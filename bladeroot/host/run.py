@@ -144,13 +144,15 @@ def start_process(
     stderr: int | IO[bytes] | None = None,
     cwd: Path | None = None,
     environment: Mapping[str, str] | None = None,
+    clean_environment: bool = False,
     new_group: bool = False,
     ends_with_parent: bool = False,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A child that lives no longer than the `with` block: terminated, then killed.
 
-    `new_group` puts it into a process group of its own, and ends the whole group. `ends_with_parent`: it
-    gets SIGTERM even if this process is killed, or the thread that started it ends (PR_SET_PDEATHSIG).
+    `clean_environment`: of this process's own it gets nothing. `new_group` puts it into a process group of
+    its own, and ends the whole group. `ends_with_parent`: it gets SIGTERM even if this process is killed, or
+    the thread that started it ends (PR_SET_PDEATHSIG).
     """
     guard = ["setpriv", "--pdeathsig", "TERM"] if ends_with_parent else []
     full = _resolve([*guard, *_resolve(argv)])
@@ -161,7 +163,7 @@ def start_process(
             stdout=stdout,
             stderr=stderr,
             cwd=cwd,
-            env=_environment(environment),
+            env=dict(environment or {}) if clean_environment else _environment(environment),
             start_new_session=new_group,
         )
     except OSError as error:

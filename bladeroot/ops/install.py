@@ -23,7 +23,7 @@ from bladeroot.core.manifest import ArtefactKind
 from bladeroot.core.sizes import render_about
 from bladeroot.errors import DiskTooSmallError
 from bladeroot.events import Finished, Note, Progress, Reporter, ignore
-from bladeroot.host.archive import Extraction, extract_plain
+from bladeroot.host.archive import Extraction, extract_plain, list_plain
 from bladeroot.host.blockdev import OpenDisk, apply_partitions, format_partition
 from bladeroot.host.bootloader import (
     commit_slot,
@@ -45,6 +45,7 @@ from bladeroot.host.kernels import find_kernels
 from bladeroot.host.mounts import mounted
 from bladeroot.ops.brokendisk import explain_broken_disk
 from bladeroot.ops.identity import write_host_keys, write_installed, write_machine_id
+from bladeroot.ops.installhooks import run_post_install
 from bladeroot.ops.installplan import InstallPlan, choose_install_disk, plan_install
 from bladeroot.ops.resume import Standing
 from bladeroot.ops.room import RoomMaker
@@ -62,17 +63,20 @@ def apply_install(
     reporter: Reporter = ignore,
     linger: Callable[[dict[str, Any]], None] | None = None,
     serve: Callable[[Depot], AbstractContextManager[object]] = nullcontext,
+    root_address: str = "",
+    hooks_log: Path | None = None,
 ) -> dict[str, Any]:
     """Carry the plan out. Returns the facts of the finished install; they are its `Finished` event too.
 
     `linger` is called with them at the end: until it returns the blade's depot stays mounted, and a swarm
     goes on giving what is in it. `serve` is entered with the depot when it is mounted, and left before it is
-    unmounted.
+    unmounted. `root_address` is for hooks; `hooks_log` is what those before the install have said.
 
     If it is cut off, the disk boots what it booted before, or nothing; started again, it does not fetch
-    again what it has. Raises ArtefactError, DepotFullError, NetworkError, ToolError, DiskError.
+    again what it has. Raises ArtefactError, DepotFullError, NetworkError, ToolError, HookError, DiskError.
     """
     with follow_kernel_log() as log, Installation(plan, opened, source, reporter, serve) as installation:
+        installation.root_address, installation.hooks_log = root_address, hooks_log
         # All that only the root has, before the disk is touched: it may vanish at any time from now on.
         steps = steps_of(plan)
         for artefact in plan.manifest.artefacts if steps else ():
@@ -100,6 +104,8 @@ class Installation:
         serve: Callable[[Depot], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         self._serve = serve
+        self.root_address = ""
+        self.hooks_log: Path | None = None
         self.plan = plan
         self.opened = opened
         self.source = source
@@ -194,16 +200,9 @@ class Installation:
 
     def apply_overlay(self) -> None:
         """Make the tree this blade's own."""
-        name = self.plan.entry.overlay
-        found: list[bytes] = []
-
-        def take(file_name: str, data: bytes) -> None:
-            if file_name == name:
-                found.append(data)
-
-        self._fetch(ArtefactKind.OVERLAYS, take)
+        archive = self._fetch_overlay()
         with self._explain_full_slot():
-            extract_plain(found[0], self.slot)
+            extract_plain(archive, self.slot)
 
     def write_identity(self) -> None:
         """fstab, machine-id, host keys, and the record of this install."""
@@ -237,6 +236,12 @@ class Installation:
             kernel_command_line=self.plan.manifest.kernel_command_line,
         )
 
+    def run_hooks(self) -> None:
+        """The overlay's post-install hooks, in the tree. One that fails fails the install."""
+        run_post_install(
+            self.plan, self.slot, self.reporter, root_address=self.root_address, before=self.hooks_log
+        )
+
     def commit(self) -> None:
         """Everything is on the disk and verified: from now on the disk boots the new slot."""
         sync_filesystem(self.slot)
@@ -252,10 +257,15 @@ class Installation:
         )
 
     def fetch_extras(self) -> None:
-        """The extras, and the overlay once more, since it has the last word on them too."""
+        """The extras, and then the overlay on what they have brought, since it has the last word on them
+        too. The rest of it stays as the hooks have left it.
+        """
         self._mount_slot()
+        archive = self._fetch_overlay()
+        before = {path: _identify(self.slot / path) for path in list_plain(archive)}
         self._fetch_and_extract(ArtefactKind.EXTRAS)
-        self.apply_overlay()
+        with self._explain_full_slot():
+            extract_plain(archive, self.slot, lambda path: _identify(self.slot / path) != before[path])
 
     def keep_generation(self) -> None:
         """Enter the generation into the blade's own depot: it can be root with it from now on."""
@@ -348,6 +358,17 @@ class Installation:
             self.source, self.depot, manifest.artefact(kind), on_file, wanted=wanted, make_room=make_room
         )
 
+    def _fetch_overlay(self) -> bytes:
+        name = self.plan.entry.overlay
+        found: list[bytes] = []
+
+        def take(file_name: str, data: bytes) -> None:
+            if file_name == name:
+                found.append(data)
+
+        self._fetch(ArtefactKind.OVERLAYS, take)
+        return found[0]
+
     def _fetch_index(self, kind: ArtefactKind) -> FrameIndex:
         found: list[bytes] = []
         self._fetch(kind, lambda _name, data: found.append(data), wanted=("index",))
@@ -380,6 +401,7 @@ STEPS: tuple[tuple[str, str, Callable[[Installation], None]], ...] = (
     ("overlay", "Apply the blade's overlay", Installation.apply_overlay),
     ("identity", "Write fstab, machine-id and host keys", Installation.write_identity),
     ("bootloader", "Install GRUB for BIOS and UEFI", Installation.install_boot_loader),
+    ("hooks", "Run post-install hooks", Installation.run_hooks),
     ("commit", "Commit: make it bootable", Installation.commit),
     ("extras", "Fetch and extract the extras", Installation.fetch_extras),
     ("depot", "Keep the generation", Installation.keep_generation),
@@ -394,6 +416,15 @@ def steps_of(plan: InstallPlan) -> tuple[tuple[str, str, Callable[[Installation]
         return STEPS
     names = [name for name, _title, _run in STEPS]
     return (_MOUNT, *STEPS[names.index("commit") + 1 :]) if plan.standing is Standing.COMMITTED else ()
+
+
+def _identify(path: Path) -> tuple[int, int] | None:
+    """What is replaced is another file, or has another time of change; None where nothing is."""
+    try:
+        facts = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return facts.st_ino, facts.st_ctime_ns
 
 
 def _write(path: Path, data: bytes) -> None:

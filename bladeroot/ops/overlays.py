@@ -16,6 +16,16 @@ from pathlib import Path
 from attrs import evolve, frozen
 
 from bladeroot.core.cluster import Blade, Cluster
+from bladeroot.core.firstboot import make_first_boot_layer
+from bladeroot.core.hooks import (
+    HOOKS_DIRECTORY,
+    HOOKS_FOLDER,
+    Hook,
+    When,
+    check_hook_name,
+    find_hooks,
+    parse_when,
+)
 from bladeroot.core.overlay import TEMPLATE_SUFFIX, Layer, LayerFile, merge_layers
 from bladeroot.core.overlayservices import SwitchResult
 from bladeroot.core.overlaysettings import SETTINGS_FILE, LayerSettings, parse_layer_settings
@@ -54,6 +64,8 @@ class OverlayPlan:
     switches: tuple[SwitchResult, ...]
     notes: tuple[str, ...]
     with_snapshot: bool
+    hooks: tuple[Hook, ...] = ()
+    """In the order in which they run; they are among the entries too."""
 
 
 @frozen
@@ -103,6 +115,11 @@ class OverlayBuilder:
         layers = (own, *(self._read_layer(name) for name in names))
         facts = make_template_facts(self._cluster, blade, self._switched_services)
         merged = merge_layers(layers, facts, self._tree)
+        hooks = find_hooks(merged.entries)
+        if any(hook.when is When.FIRST_BOOT for hook in hooks):
+            own, more_notes = make_first_boot_layer(own, self._has_file)
+            notes = (*notes, *more_notes)
+            merged = merge_layers((own, *layers[1:]), facts, self._tree)
         return OverlayPlan(
             blade=blade.name,
             layers=tuple(layer.name for layer in layers),
@@ -110,6 +127,7 @@ class OverlayBuilder:
             switches=merged.switches,
             notes=(*notes, *merged.notes),
             with_snapshot=self._tree is not None,
+            hooks=hooks,
         )
 
     def build(self, blade: Blade) -> BuiltOverlay:
@@ -124,6 +142,13 @@ class OverlayBuilder:
         if name not in self._layers:
             self._layers[name] = read_layer(self._folder / name, name)
         return self._layers[name]
+
+    def _has_file(self, path: str) -> bool:
+        """Whether the snapshot has it; all that can be asked for, where there is none."""
+        if self._tree is None:
+            return True
+        tree = OverlayTree(self._tree)
+        return tree.node(tree.resolve(path, follow_last=True)) is not None
 
     def _has_unit(self, name: str) -> bool:
         if self._tree is None:
@@ -151,9 +176,13 @@ def read_layer(folder: Path, name: str) -> Layer:
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
             _check_layer_content(path)
         files = tuple(_read_files(folder / FILES_FOLDER, "")) if (folder / FILES_FOLDER).is_dir() else ()
+        hooks = tuple(_read_hooks(folder / HOOKS_FOLDER)) if (folder / HOOKS_FOLDER).is_dir() else ()
         settings = _read_settings(settings_path)
     except OSError as error:
         raise OverlayError(f"cannot read {error.filename}: {error.strerror}") from error
+    gone = tuple(file.path for file in hooks if not file.content)
+    settings = evolve(settings, delete=(*settings.delete, *gone))
+    files = (*files, *(file for file in hooks if file.content))
     return Layer(name, files, settings, str(settings_path))
 
 
@@ -168,9 +197,11 @@ def find_switched_services(layers_folder: Path) -> tuple[str, ...]:
 
 
 def _check_layer_content(path: Path) -> None:
-    known = path.name in (FILES_FOLDER, SETTINGS_FILE, *_NOT_A_LAYER) or path.name.startswith("README")
-    if not known:
-        hint = f"a layer has {FILES_FOLDER}/ (laid over /), {SETTINGS_FILE}, and perhaps a README"
+    known = (FILES_FOLDER, HOOKS_FOLDER, SETTINGS_FILE, *_NOT_A_LAYER)
+    if path.name not in known and not path.name.startswith("README"):
+        hint = (
+            f"a layer has {FILES_FOLDER}/ (laid over /), {HOOKS_FOLDER}/, {SETTINGS_FILE}, perhaps a README"
+        )
         raise OverlayError(f"{path}: does not belong into a layer", hint)
 
 
@@ -197,11 +228,40 @@ def _read_files(directory: Path, below: str) -> Iterator[LayerFile]:
             yield LayerFile(place, EntryKind.DIRECTORY, str(path), mode=0o755)
             yield from _read_files(path, place)
         elif stat.S_ISREG(mode):
-            is_template = path.name.endswith(TEMPLATE_SUFFIX) and path.name != TEMPLATE_SUFFIX
-            file = LayerFile(place, EntryKind.FILE, str(path), content=path.read_bytes())
-            yield evolve(file, mode=stat.S_IMODE(mode) & _MODE_MASK, is_template=is_template)
+            yield _read_file(path, place)
         else:
             raise OverlayError(f"{path}: neither a file, a directory nor a symbolic link")
+
+
+def _read_file(path: Path, place: str) -> LayerFile:
+    return LayerFile(
+        place,
+        EntryKind.FILE,
+        str(path),
+        content=path.read_bytes(),
+        mode=stat.S_IMODE(path.lstat().st_mode) & _MODE_MASK,
+        is_template=path.name.endswith(TEMPLATE_SUFFIX) and path.name != TEMPLATE_SUFFIX,
+    )
+
+
+def _read_hooks(folder: Path) -> Iterator[LayerFile]:
+    """The hooks of a layer, as files of the tree; an empty one takes an earlier layer's away."""
+    for kind in sorted(folder.iterdir()):
+        if kind.name in _NOT_A_LAYER or kind.name.startswith("README"):
+            continue
+        when = parse_when(kind.name, str(kind))
+        if not stat.S_ISDIR(kind.lstat().st_mode):
+            raise OverlayError(f"{kind}: a folder of hooks has to be here", f"mkdir {kind}")
+        for path in sorted(kind.iterdir()):
+            if path.name in _NOT_A_LAYER or path.name.startswith("README"):
+                continue
+            if not stat.S_ISREG(path.lstat().st_mode):
+                raise OverlayError(f"{path}: a hook is a file", "copy what it should be there")
+            file = _read_file(path, f"{HOOKS_DIRECTORY}/{when}/{path.name}")
+            check_hook_name(path.name.removesuffix(TEMPLATE_SUFFIX), str(path))
+            if not file.content and file.is_template:
+                file = evolve(file, path=file.path.removesuffix(TEMPLATE_SUFFIX))
+            yield file
 
 
 def _key_file_name(name: str) -> str:

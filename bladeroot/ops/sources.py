@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from bladeroot.core.manifest import Artefact, SignedManifest
-from bladeroot.core.torrentfile import Torrent, parse_torrent
+from bladeroot.core.torrentfile import Torrent, hash_file_root, parse_torrent
 from bladeroot.errors import ArtefactError, DepotError, DepotFullError, NetworkError
 from bladeroot.events import Note, Reporter, ignore
 from bladeroot.host.depot import Depot
@@ -34,6 +34,9 @@ class Source(Protocol):
 
     def read_torrent(self, info_hash: str) -> bytes:
         """An artefact's metadata, unchecked."""
+
+    def read_file(self, info_hash: str, name: str) -> bytes:
+        """One file of an artefact, checked against the info-hash, and kept nowhere."""
 
     def fetch(
         self,
@@ -107,6 +110,10 @@ class DepotSource:
         """The metadata as the depot has it."""
         return self._depot.torrent(info_hash)
 
+    def read_file(self, info_hash: str, name: str) -> bytes:
+        """The file as the depot has it. Raises DepotError, ArtefactError."""
+        return self._depot.read_file(info_hash, name)
+
     def fetch(
         self,
         torrent_bytes: bytes,
@@ -150,6 +157,17 @@ class SwarmSource:
             parse_torrent(data, info_hash)
             self._torrents[info_hash] = data
         return self._torrents[info_hash]
+
+    def read_file(self, info_hash: str, name: str) -> bytes:
+        """The file from the root. Raises NetworkError, ArtefactError."""
+        torrent = parse_torrent(self.read_torrent(info_hash), info_hash)
+        for file in torrent.files:
+            if file.name == name:
+                data = self._client.artefact_file(info_hash, torrent.name, name, file.size_bytes)
+                if hash_file_root(data) != file.root:
+                    raise ArtefactError(f"the root's {torrent.name}/{name} is not what was signed")
+                return data
+        raise ArtefactError(f"artefact {info_hash[:16]} has no file {name!r}", "publish it again")
 
     def fetch(
         self,

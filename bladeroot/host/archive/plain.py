@@ -7,7 +7,7 @@ OCI image layer specification, "Whiteouts": an empty file `.wh.NAME` deletes NAM
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import zstandard
@@ -72,10 +72,27 @@ def pack_plain(entries: Iterable[PlainEntry], *, level: int = 12) -> bytes:
     return compressor.compress(b"".join(pieces))
 
 
-def extract_plain(archive: bytes | Path, target: Path) -> None:
+def read_plain_files(archive: bytes, below: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The regular files below a directory of the tree, as (path in that directory, content).
+
+    Raises ArtefactError for what is no such archive.
+    """
+    with memoryview(_decompress(archive)) as view:
+        for head in parse_heads(view):
+            member, end = head.member, head.data_start + head.data_size
+            if end > len(view):
+                raise ArtefactError("an overlay's archive is torn")
+            if member.kind is MemberKind.FILE and member.path.startswith(below + b"/"):
+                yield member.path[len(below) + 1 :], bytes(view[head.data_start : end])
+
+
+def extract_plain(
+    archive: bytes | Path, target: Path, only: Callable[[str], bool] = lambda _path: True
+) -> None:
     """Put an overlay's archive over a tree: deletions first, then files in place of what was there.
 
-    Directories that it only passes through keep their times. Raises ArtefactError for what is no such
+    `only` says of each path, without a leading slash, whether to. Directories that it only passes through
+    keep their times. Raises ArtefactError for what is no such
     archive, SnapshotError for a file whose path goes through what is no directory there (a symlink).
     """
     data = archive if isinstance(archive, bytes) else archive.read_bytes()
@@ -85,6 +102,7 @@ def extract_plain(archive: bytes | Path, target: Path) -> None:
         heads = list(parse_heads(view))
         if heads and heads[-1].data_start + heads[-1].data_size > len(raw):
             raise ArtefactError("an overlay's archive is torn")
+        heads = [head for head in heads if only(os.fsdecode(_meant(head.member)))]
         for head in heads:
             if _base(head.member).startswith(WHITEOUT_PREFIX):
                 with explain_writing(target, head.member.path):
@@ -103,6 +121,20 @@ def _decompress(data: bytes) -> bytes:
         return zstandard.ZstdDecompressor().decompress(data, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise ArtefactError(f"an overlay's archive cannot be decompressed: {error}") from error
+
+
+def list_plain(archive: bytes) -> list[str]:
+    """Every path that the archive makes or deletes, without a leading slash."""
+    with memoryview(_decompress(archive)) as view:
+        return [os.fsdecode(_meant(head.member)) for head in parse_heads(view)]
+
+
+def _meant(member: Member) -> bytes:
+    """The path that a member is about: a whiteout is about what it deletes."""
+    parent, slash, name = member.path.rpartition(b"/")
+    if name == OPAQUE_NAME:
+        return parent
+    return parent + slash + name.removeprefix(WHITEOUT_PREFIX)
 
 
 def _base(member: Member) -> bytes:

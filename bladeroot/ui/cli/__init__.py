@@ -33,10 +33,11 @@ VERBS = (
     "orders",
     "daemon",
     "status",
+    "first-boot",
     "lab",
     "help",
 )
-"""Every verb, in the order of `--help`; each is a module of this package."""
+"""Every verb, in the order of `--help`; each is a module of this package, named without its hyphens."""
 
 EXIT_BUG = 1
 EXIT_PIPE_CLOSED = 141
@@ -112,7 +113,7 @@ def build_parser(words: Sequence[str] = ()) -> Parser:
     verbs = add_verbs(parser)
     verb = _find_verb(words)
     for name in (verb,) if verb in VERBS else VERBS:
-        importlib.import_module(f"{__name__}.{name}").add_parser(verbs)
+        importlib.import_module(f"{__name__}.{name.replace('-', '')}").add_parser(verbs)
     return parser
 
 

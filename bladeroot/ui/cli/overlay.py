@@ -21,8 +21,21 @@ if TYPE_CHECKING:
 
 _LAYERS = (
     "Layers, the later wins: bladeroot's own (host name, hosts, network, cluster.toml and trusted keys), "
-    "cluster, role, blade. Each has files/, laid over /, with *.j2 as templates, and overlay.toml with "
-    "deletions, modes and services."
+    "cluster, role, blade. Each has files/, laid over /, with *.j2 as templates, hooks/, and overlay.toml "
+    "with deletions, modes and services."
+)
+_HOOKS = (
+    "Hooks are programs in hooks/WHEN/NAME (or NAME.j2), WHEN being pre-install (in the agent, before the "
+    "disk is touched: /bin/sh and python3 are there, little else), post-install (in the installed tree, by "
+    "chroot, before it can boot; extras are not there yet) or first-boot (on the blade, once it is up; each "
+    "until it has ended well once). They are in /etc/bladeroot/hooks on the blade, and run in the order of "
+    "names. A later layer's of the same name replaces; an empty file there, or `delete` in overlay.toml, "
+    "takes away.\n\n"
+    "A hook has 300 seconds, then it is killed. One that fails, fails the install: nothing is committed, and "
+    "what the disk booted before, if it still can, it boots. What hooks say goes to the root and to the "
+    "blade's /var/log/bladeroot/hooks.log. In their environment: BLADEROOT_BLADE, _ROLE, _CLUSTER, _SERIAL, "
+    "_ADDRESS, _MACS, _UUID, _DISK, _FIRMWARE (bios, uefi), _ROOT_ADDRESS, _RACK, _LOCATION, _HOOK "
+    "(WHEN/NAME), and BLADEROOT_FACT_NAME for each of the blade's facts."
 )
 
 
@@ -32,11 +45,12 @@ def add_parser(verbs: Verbs) -> None:
         verbs,
         "overlay",
         summary="what makes a blade itself: show it, compare two",
-        description=_LAYERS,
+        description=f"{_LAYERS}\n\n{_HOOKS}",
         files=[
             ("overlays/cluster/", "in the cluster folder: the layer of all blades"),
             ("overlays/role/ROLE/", "the layer of a role's blades"),
             ("overlays/blade/NAME/", "the layer of one blade"),
+            ("overlays/cluster/hooks/post-install/10-NAME", "a hook of all blades"),
         ],
         errors=[OverlayError, InventoryError, SnapshotError],
         see="`bladeroot help publish`",
@@ -151,6 +165,16 @@ def describe_plan(plan: OverlayPlan) -> dict[str, Any]:
             }
             for switch in plan.switches
         ],
+        "hooks": [
+            {
+                "when": str(hook.when),
+                "name": hook.name,
+                "layer": hook.layer,
+                "overrides": list(hook.overrides),
+                "source": hook.source,
+            }
+            for hook in plan.hooks
+        ],
         "notes": list(plan.notes),
     }
 
@@ -234,7 +258,14 @@ def _render_plan(plan: OverlayPlan) -> RenderableType:
             for switch in plan.switches
         ),
     )
-    return Group(entries, "", services) if plan.switches else entries
+    hooks = make_table(
+        ["hook", "name", "layer", "instead of"],
+        ((hook.when, hook.name, hook.layer, ", ".join(hook.overrides)) for hook in plan.hooks),
+    )
+    parts: list[RenderableType] = [entries]
+    parts += ["", services] if plan.switches else []
+    parts += ["", hooks] if plan.hooks else []
+    return Group(*parts)
 
 
 def _links(changes: tuple[str, ...], plan: OverlayPlan) -> str:
