@@ -14,7 +14,7 @@ from bladeroot.core.cluster import Blade, Cluster
 from bladeroot.core.nodesets import fold_names
 from bladeroot.errors import InventoryError, UsageError
 
-_SETTABLE = ("macs", "uuid", "role", "address", "disk", "layout", "rack", "priority")
+_SETTABLE = ("macs", "uuid", "role", "address", "disk", "layout", "rack", "location", "priority")
 _DEFAULTS: Mapping[str, Any] = {
     field.name: field.default for field in attrs.fields(Blade) if field.name in _SETTABLE
 }

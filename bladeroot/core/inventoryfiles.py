@@ -16,7 +16,7 @@ from bladeroot.core.clusterfile import closest
 from bladeroot.core.inventory import FACT_PREFIX
 from bladeroot.errors import BladerootError, ConfigError, InventoryError
 
-CSV_COLUMNS = ("name", "role", "macs", "address", "uuid", "disk", "layout", "rack", "priority")
+CSV_COLUMNS = ("name", "role", "macs", "address", "uuid", "disk", "layout", "rack", "location", "priority")
 _ALIASES = {"mac": "macs", "host": "name", "hostname": "name", "ip": "address"}
 _MAC = re.compile(r"[0-9a-fA-F]{2}([:-][0-9a-fA-F]{2}){5}")
 _ISC_HOST = re.compile(r"host\s+(?P<name>\S+)\s*\{(?P<body>[^}]*)\}", re.DOTALL)

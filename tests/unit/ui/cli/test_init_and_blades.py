@@ -147,9 +147,28 @@ def test_replace(run: Run) -> None:
     assert (blade["uuid"], blade["address"]) == (None, "10.0.0.1/24")
 
 
+def test_replace_keeps_comments_and_says_what_comes_next(run: Run, lab: Path) -> None:
+    run("blades", "set", "web01", "mac=525400000001")
+    file = lab / "cluster.toml"
+    text = file.read_text().replace(
+        'macs = ["52:54:00:00:00:01"]', 'macs = ["52:54:00:00:00:01"]  # board 17, bought used'
+    )
+    file.write_text("# ours\n" + text)
+    ran = run("blades", "replace", "web01", "--mac", "52:54:00:00:00:02", "--uuid", "1" * 32)
+
+    assert "`bladeroot publish` makes it known to blades" in ran.err
+    after = file.read_text()
+    assert after.startswith("# ours\n")
+    assert '["52:54:00:00:00:02"]  # board 17, bought used' in after
+    assert "11111111-1111-1111-1111-111111111111" in after
+    assert "publish" not in run("blades", "replace", "web01", "--mac", "525400000009", "--dry-run").err
+    taken = run("blades", "replace", "web02", "--mac", "52:54:00:00:00:02")
+    assert (taken.code, "is given to two blades" in taken.err) == (11, True)
+
+
 @pytest.mark.usefixtures("lab")
 def test_export_and_import(run: Run, tmp_path: Path) -> None:
-    run("blades", "set", "@web", "address=10.0.0.1/24", "fact.n=1")
+    run("blades", "set", "@web", "address=10.0.0.1/24", "fact.n=1", "location=row 2, left")
     (tmp_path / "room.csv").write_text(run("blades", "export").out)
     run("init", "second", "--role", "web", "--role", "db")
 

@@ -12,7 +12,7 @@ import pytest
 
 from bladeroot import __version__, errors
 from bladeroot.ui import cli
-from bladeroot.ui.cli import blades
+from bladeroot.ui.cli.blades import show
 from bladeroot.ui.cli.output import Output
 from tests.unit.ui.cli.conftest import Run
 
@@ -144,7 +144,7 @@ def raising(error: BaseException) -> object:
 def test_every_failure_is_one_line_with_its_code(
     run: Run, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, said: str
 ) -> None:
-    monkeypatch.setattr(blades, "run_list", raising(error))
+    monkeypatch.setattr(show, "run_list", raising(error))
 
     ran = run("blades", "list")
 
@@ -154,7 +154,7 @@ def test_every_failure_is_one_line_with_its_code(
 
 
 def test_tracebacks_are_for_debugging(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blades, "run_list", raising(ValueError("odd")))
+    monkeypatch.setattr(show, "run_list", raising(ValueError("odd")))
 
     assert "Traceback" in run("blades", "list", "--debug").err
     monkeypatch.setenv("BLADEROOT_DEBUG", "1")

@@ -147,8 +147,19 @@ def test_a_stranger_is_shown_and_adopted(
     root.publish(events.HardwareFound(subject=STRANGER, hardware=attrs.asdict(HARDWARE)))
     root.publish(events.Held(subject=STRANGER, reason="nobody knows it"))
     shown = run("blades", "strangers", *at(root)).out
-    for fact in (STRANGER, MAC, "ACME Blade 1", "16.0 GiB", "1.0 TiB", "nobody knows it"):
-        assert fact in shown.replace("\n", " ") or fact.split()[0] in shown
+    for fact in (
+        STRANGER,
+        MAC,
+        HARDWARE.uuid,
+        "ACME Blade 1",
+        "16.0 GiB",
+        "1.0 TiB",
+        "held: nobody knows it",
+    ):
+        assert fact in shown
+    assert f"`bladeroot blades adopt {MAC} NAME`" in shown
+    (told,) = run("blades", "strangers", "--json", *at(root)).facts
+    assert (told["name"], told["reason"], told["hardware"]["vendor"]) == (STRANGER, "nobody knows it", "ACME")
     assert run("blades", "adopt", STRANGER, "spare01", *at(root)).code == 0
     blade = ClusterFolder.open(tmp_path / "lab").cluster.blade("spare01")
     assert (blade.macs, blade.uuid) == ((MAC,), "abababab-abab-abab-abab-abababababab")
@@ -156,6 +167,48 @@ def test_a_stranger_is_shown_and_adopted(
     assert again.code != 0
     assert "is another machine" in again.err
     assert "blades replace spare01" in again.err
+
+
+@pytest.mark.parametrize("uuid", ["", "0" * 32, "F" * 32, "no uuid", "ab" * 16], ids=str)
+def test_a_uuid_that_is_not_one_machines_is_left_out(
+    run: Run, folder: ClusterFolder, root: ControlServer, tmp_path: Path, uuid: str
+) -> None:
+    del folder
+    run("blades", "set", "web01", f"uuid={'ab' * 16}")
+    root.publish(events.HardwareFound(subject=STRANGER, hardware={"uuid": uuid}))
+    assert run("blades", "adopt", MAC.upper(), "spare01", *at(root)).code == 0
+    blade = ClusterFolder.open(tmp_path / "lab").cluster.blade("spare01")
+    assert (blade.macs, blade.uuid) == ((MAC,), None)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("stranger-5254", "spare01"), "not a MAC address"),
+        (("52:54:00:aa:bb", "spare01"), "not a MAC address"),
+        ((MAC, "web01"), "is given to two blades: web01 and web02"),
+        ((MAC, "Spare1", "--role", "web"), "not a usable name"),
+        ((MAC, "db1", "--role", "wbe"), "no role 'wbe'"),
+        ((MAC,), "required: NAME"),
+    ],
+)
+def test_what_cannot_be_adopted_changes_nothing(
+    run: Run, folder: ClusterFolder, root: ControlServer, words: tuple[str, ...], said: str
+) -> None:
+    run("blades", "set", "web02", f"mac={MAC}")
+    before = folder.file.read_bytes()
+    ran = run("blades", "adopt", *words, *at(root))
+    assert ran.code in (2, 10, 11)
+    assert said in ran.err
+    assert folder.file.read_bytes() == before
+
+
+def test_a_machine_that_no_root_has_seen_is_adopted_all_the_same(run: Run, folder: ClusterFolder) -> None:
+    ran = run("blades", "adopt", MAC, "spare01", "--root", "127.0.0.1:1")
+    assert ran.code == 0
+    assert "adopted without a UUID" in ran.err
+    assert "`bladeroot publish` makes it known" in ran.err
+    assert folder.reload().cluster.blade("spare01").macs == (MAC,)
 
 
 def test_a_new_blade_needs_a_role(run: Run, folder: ClusterFolder, root: ControlServer) -> None:
@@ -171,6 +224,10 @@ def test_show_tells_what_the_machine_is_made_of(run: Run, folder: ClusterFolder,
     shown = run("blades", "show", "web01", *at(root)).out
     for fact in ("8 x Fast", "16.0 GiB", "sda (1.0 TiB, Disk, serial S1)", "e1000e, 1000 Mb/s", "up", "uefi"):
         assert fact in shown
+    root.publish(events.Held(subject="web01", reason="no agent", hint="netboot it"))
+    shown = run("blades", "show", "web01", *at(root)).out
+    assert "held: no agent" in shown
+    assert "netboot it" in shown
     assert run("blades", "show", "web01", "--json", *at(root)).facts["hardware"]["cpus"] == 8
 
 
