@@ -11,7 +11,7 @@ from aiohttp import web
 from bladeroot.core import wire
 from bladeroot.core.bootanswer import BootQuery, parse_query, render_waiting_script
 from bladeroot.core.orders import ORDER_LIMIT_BYTES, OrderList, SignedOrder
-from bladeroot.errors import NetworkError, TrustError
+from bladeroot.errors import DepotError, NetworkError, TrustError
 from bladeroot.net.ranges import serve_files
 
 _MSGPACK = "application/x-msgpack"
@@ -32,7 +32,9 @@ class BootView(Protocol):
         """The orders for blades."""
 
     def take_order(self, signed: SignedOrder) -> None:
-        """Keep an order. Raises TrustError for one that no blade would believe."""
+        """Keep an order. Raises TrustError for one that no blade would believe, DepotError for one that
+        has another's number.
+        """
 
 
 class BootService:
@@ -75,4 +77,6 @@ class BootService:
             self._view.take_order(signed)
         except TrustError as error:
             raise web.HTTPForbidden(text=str(error)) from error
+        except DepotError as error:
+            raise web.HTTPConflict(text=str(error)) from error
         return web.Response(status=204)

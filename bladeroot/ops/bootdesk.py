@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import attrs
 
@@ -37,6 +38,11 @@ _WAITS_S = range(5, 16)
 _WAITS_FOR_DISK_S = range(1, 5)
 """The same where a disk has just failed to boot: somebody may be watching."""
 _MOST_HOLDERS = 3
+_MOST_IN_VAIN = 5
+"""So often a machine gets the agent and says nothing before somebody is told."""
+_MOST_TOLD = 4096
+"""Whoever asks can make up MAC addresses."""
+_Value = TypeVar("_Value")
 _ASSIGNED_FILE = "assigned.json"
 _LOCAL_LOADER = "local.efi"
 
@@ -60,8 +66,10 @@ class BootDesk:
         self._newest = newest
         self._room = room
         self._reporter = reporter
-        self._book = OrderBook(depot.path)
+        self._book = OrderBook(depot.path, lambda event: reporter()(event))
         self._told: dict[str, str] = {}
+        self._in_vain: dict[str, tuple[tuple[str, int], int]] = {}
+        """By who asks: what it had reported when it got the agent last, and how often it got it since."""
 
     def orders(self) -> tuple[SignedOrder, ...]:
         """What is in the depot's order book."""
@@ -129,17 +137,33 @@ class BootDesk:
         return [*chosen, root]
 
     def _tell(self, query: BootQuery, answer: Answer) -> None:
-        key = f"{answer.kind} {answer.words}"
-        if self._told.get(answer.name) == key:
-            return
-        self._told[answer.name] = key
         report = self._reporter()
+        if answer.kind is AnswerKind.AGENT:
+            self._count(query, answer)
+        key = f"{answer.kind} {answer.words}"
+        if self._told.get(query.mac) == key:
+            return
+        _keep(self._told, query.mac, key)
         report(Note(text=f"{answer.name} ({query.mac}) netboots: {answer.words}"))
         if answer.is_held:
             hardware = attrs.asdict(query.hardware())
             report(HardwareFound(subject=answer.name, hardware=hardware))
             hint = f"`bladeroot blades adopt {query.mac} NAME`, then publish"
             report(Held(subject=answer.name, reason=answer.words, hint=hint))
+
+    def _count(self, query: BootQuery, answer: Answer) -> None:
+        """Somebody has to look at a machine that gets the agent again and again, and never says a word."""
+        blade = self._room().blades.get(answer.assigned or answer.name)
+        heard = (blade.session, blade.sequence) if blade else ("", 0)
+        before, count = self._in_vain.get(query.mac, (heard, 0))
+        count = count + 1 if before == heard else 1
+        _keep(self._in_vain, query.mac, (heard, count))
+        if count == _MOST_IN_VAIN + 1:
+            text = (
+                f"{answer.name} ({query.mac}) got the agent {_MOST_IN_VAIN} times, and has reported nothing"
+            )
+            hint = "its screen or serial console says why; `bladeroot.debug` on the kernel line gives a shell"
+            self._reporter()(Warned(text=text, hint=hint))
 
     def _read_assigned(self) -> dict[str, str]:
         try:
@@ -163,3 +187,11 @@ def _pool(manifest: Manifest) -> list[str]:
         return expand_names(manifest.strangers.pool) if manifest.strangers.pool else []
     except InventoryError:
         return []  # publish refuses such a pool
+
+
+def _keep(kept: dict[str, _Value], key: str, value: _Value) -> None:
+    """In place of the oldest, where there are too many."""
+    kept.pop(key, None)
+    if len(kept) >= _MOST_TOLD:
+        del kept[next(iter(kept))]
+    kept[key] = value

@@ -21,7 +21,7 @@ from bladeroot.core.orders import (
 )
 from bladeroot.core.reports import BladePhase, BladeState
 from bladeroot.core.signing import PublicKey, SecretKey
-from bladeroot.errors import BladerootError, DepotError
+from bladeroot.errors import BladerootError, DepotError, UsageError
 from bladeroot.net.client import RootClient
 from bladeroot.ops.status import RoomStatus, read_status
 
@@ -56,6 +56,7 @@ class ReimagePlan:
         which = f"generation {self.serial}" + ("" if self.is_named else ", the newest")
         data = "their data is wiped too" if self.wipe_data else "their data is kept"
         lines = [f"reimage {len(self.blades)}: {names}", f"  to {which}; {data}"]
+        lines += [f"  {fold_names(those)}: {how}" for how, those in self._group_by_state().items()]
         for blade in self.blades:
             state = self.room.blades.get(blade.name)
             if state is not None and state.phase is BladePhase.WORKING:
@@ -64,6 +65,18 @@ class ReimagePlan:
                 lines.append(f"  {blade.name} goes back from generation {state.serial}")
         return lines
 
+    def _group_by_state(self) -> dict[str, list[str]]:
+        """What the root knows of them: a line for all who are alike, there may be hundreds."""
+        groups: dict[str, list[str]] = {}
+        for blade in self.blades:
+            state = self.room.blades.get(blade.name)
+            if state is None or state.phase is BladePhase.WAITING:
+                how = "not heard of"
+            else:
+                how = str(state.phase) + (f", generation {state.serial}" if state.serial else "")
+            groups.setdefault(how, []).append(blade.name)
+        return groups
+
     def facts(self) -> dict[str, Any]:
         """The plan for programs."""
         return {
@@ -71,6 +84,11 @@ class ReimagePlan:
             "blades": [blade.name for blade in self.blades],
             "serial": self.serial,
             "wipe_data": self.wipe_data,
+            "now": {
+                blade.name: {"phase": str(state.phase), "serial": state.serial}
+                for blade in self.blades
+                if (state := self.room.blades.get(blade.name)) is not None
+            },
         }
 
 
@@ -90,9 +108,14 @@ def plan_reimage(
     *,
     serial: int | None = None,
     wipe_data: bool = False,
+    known: Iterable[int] = (),
 ) -> ReimagePlan:
-    """What a reimage would be, as the root stands. Raises NetworkError, DepotError for an unknown serial."""
+    """What a reimage would be, as the root stands. `known` are numbers of orders that it may not have.
+
+    Raises NetworkError, DepotError for an unknown serial, UsageError where the root itself is among them.
+    """
     room = read_status(client)
+    _check_not_root(room, blades)
     newest = max(room.generations, default=0)
     if not newest:
         raise DepotError(f"root {room.claim.blade} holds no generation", "publish one there first")
@@ -100,7 +123,7 @@ def plan_reimage(
         held = ", ".join(map(str, room.generations))
         raise DepotError(f"root {room.claim.blade} has no generation {serial}", f"it holds: {held}")
     numbers = [state.order for state in room.blades.values()]
-    numbers += _read_numbers(client, cluster_id)
+    numbers += [*_read_numbers(client, cluster_id), *known]
     return ReimagePlan(
         cluster_id=cluster_id,
         number=choose_number(int(time.time()), numbers),
@@ -109,6 +132,22 @@ def plan_reimage(
         is_named=serial is not None,
         wipe_data=wipe_data,
         room=room,
+    )
+
+
+def _check_not_root(room: RoomStatus, blades: Sequence[Blade]) -> None:
+    root = room.claim.blade
+    if root not in [blade.name for blade in blades]:
+        return
+    if len(blades) == 1:
+        raise UsageError(
+            f"{root} is the root: nobody would be left to install it",
+            f"`bladeroot promote` on another blade, stop it on {root}, and reimage {root} then",
+        )
+    names = fold_names(blade.name for blade in blades)
+    raise UsageError(
+        f"{root} is the root that the others install from",
+        f"leave it out: '{names}!{root}'; when they are up, promote one of them and reimage {root}",
     )
 
 

@@ -17,14 +17,13 @@ from bladeroot.errors import (
     DiskChoiceError,
     DiskError,
     DiskTooSmallError,
-    InterruptedByUserError,
     MissingToolError,
     NoRootFoundError,
     PrivilegeError,
     TrustError,
     UsageError,
 )
-from bladeroot.ui.cli.options import open_folder, parse_seconds
+from bladeroot.ui.cli.options import ask_yes, open_folder, parse_seconds
 from bladeroot.ui.cli.output import Output
 from bladeroot.ui.cli.parser import Verbs, add_dry_run, add_verb
 
@@ -174,6 +173,6 @@ def _confirm(args: argparse.Namespace, plan: InstallPlan, out: Output) -> None:
         raise UsageError(
             "an install destroys what is on the disk, and there is no terminal to ask on", "add --yes"
         )
-    answer = input(f"Destroy what is on {plan.disk.path} and install {plan.entry.blade.name}? Type yes: ")
-    if answer.strip() != "yes":
-        raise InterruptedByUserError("nothing was changed")
+    ask_yes(
+        f"Destroy what is on {plan.disk.path} and install {plan.entry.blade.name}?", "nothing was changed"
+    )

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bladeroot.errors import SigningKeyError
+from bladeroot.errors import InterruptedByUserError, SigningKeyError
 
 if TYPE_CHECKING:
     from bladeroot.core.signing import SecretKey
@@ -53,6 +53,16 @@ def open_depot(args: argparse.Namespace) -> Depot:
 def read_secret_key(args: argparse.Namespace, folder: ClusterFolder) -> SecretKey:
     """The operator's key of --key, $BLADEROOT_KEY or ~/.config/bladeroot; may ask for its passphrase."""
     return folder.secret_key(ask_passphrase, args.key)
+
+
+def ask_yes(question: str, otherwise: str) -> None:
+    """Go on only for a typed yes. Raises InterruptedByUserError, which says `otherwise`."""
+    try:
+        answer = input(f"{question} Type yes: ")
+    except EOFError:
+        answer = ""
+    if answer.strip() != "yes":
+        raise InterruptedByUserError(otherwise)
 
 
 def parse_count(text: str) -> int:

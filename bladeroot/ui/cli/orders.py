@@ -34,6 +34,7 @@ def add_parser(verbs: Verbs) -> None:
         errors=[NoRootFoundError, NetworkError],
         see="`bladeroot help reimage`",
     )
+    parser.add_argument("action", nargs="?", choices=["list"], metavar="list", help="what is done anyway")
     parser.add_argument("--root", metavar="HOST:PORT", help="ask this root")
     parser.add_argument(
         "--wait",

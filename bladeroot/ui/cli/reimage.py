@@ -9,14 +9,20 @@ from typing import TYPE_CHECKING
 from bladeroot.errors import (
     ConfigError,
     DepotError,
-    InterruptedByUserError,
     InventoryError,
     NetworkError,
     NoRootFoundError,
     SigningKeyError,
     UsageError,
 )
-from bladeroot.ui.cli.options import open_folder, parse_count, parse_seconds, read_secret_key
+from bladeroot.ui.cli.options import (
+    ask_yes,
+    depot_path,
+    open_folder,
+    parse_count,
+    parse_seconds,
+    read_secret_key,
+)
 from bladeroot.ui.cli.output import Output
 from bladeroot.ui.cli.parser import Verbs, add_dry_run, add_verb
 
@@ -38,7 +44,9 @@ def add_parser(verbs: Verbs) -> None:
         "the agent that it keeps on its own disk, so hundreds need not fetch one. A blade never does an "
         "order twice, nor an older one after a newer, whatever a root tells it.\n\n"
         "A blade that is held (after too many tries, or because its disk holds something else) takes an "
-        "order as a person's word that it may go on.",
+        "order as a person's word that it may go on.\n\n"
+        "The root itself cannot be among them: the others install from it. Promote one of them when they "
+        "are up, and reimage the old root then.",
         examples=[
             ("bladeroot reimage 'web[01-40]'", "to the newest generation, after a yes"),
             ("bladeroot reimage @cache --to 7 --yes", "back to generation 7, without asking"),
@@ -70,13 +78,21 @@ def add_parser(verbs: Verbs) -> None:
 def run(args: argparse.Namespace, out: Output) -> int:
     """Plan, show, ask, order."""
     from bladeroot.core.nodesets import find_blades
+    from bladeroot.host.orderbook import OrderBook
     from bladeroot.ops.orders import give_order, plan_reimage
     from bladeroot.ops.status import find_room
 
     folder = open_folder(args)
     blades = find_blades(args.blades, folder.cluster)
     client = find_room(folder.cluster, root=args.root, wait_s=args.wait)
-    plan = plan_reimage(client, folder.cluster.id, blades, serial=args.to, wipe_data=args.wipe_data)
+    plan = plan_reimage(
+        client,
+        folder.cluster.id,
+        blades,
+        serial=args.to,
+        wipe_data=args.wipe_data,
+        known=OrderBook(depot_path(args)).numbers(),
+    )
     if args.dry_run:
         out.facts(plan.facts(), "\n".join(plan.lines()))
         return 0
@@ -95,6 +111,5 @@ def _confirm(args: argparse.Namespace, plan: ReimagePlan, out: Output) -> None:
         raise UsageError(
             "a reimage destroys what is on disks, and there is no terminal to ask on", "add --yes"
         )
-    answer = input(f"Reimage {len(plan.blades)} blades? Type yes: ")
-    if answer.strip() != "yes":
-        raise InterruptedByUserError("nothing was ordered")
+    count = len(plan.blades)
+    ask_yes(f"Reimage {count} blade{'s' if count > 1 else ''}?", "nothing was ordered")

@@ -12,7 +12,7 @@ import pytest
 from bladeroot.core.bootanswer import BootQuery
 from bladeroot.core.orders import Order, SignedOrder, sign_order
 from bladeroot.core.signing import SecretKey
-from bladeroot.errors import NetworkError, TrustError
+from bladeroot.errors import DepotError, NetworkError, TrustError
 from bladeroot.net.client import RootClient
 from bladeroot.net.control import ControlServer
 from tests.unit.net.test_control import CLUSTER_ID, HASH, FakeView
@@ -103,6 +103,17 @@ def test_an_order_that_nobody_would_believe_is_refused(server: ControlServer, bo
     with pytest.raises(NetworkError, match="403 whoever that is"):
         client.give_order(SignedOrder(body=b"x", signatures=()))
     assert boot.book == []
+
+
+def test_an_order_with_anothers_number_is_a_conflict(
+    server: ControlServer, boot: FakeBoot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_signed: SignedOrder) -> None:
+        raise DepotError("there is another order 7 already")
+
+    monkeypatch.setattr(boot, "take_order", refuse)
+    with pytest.raises(NetworkError, match="409 there is another order 7 already"):
+        RootClient("127.0.0.1", server.port).give_order(SIGNED)
 
 
 def test_what_is_no_order_is_a_bad_request(server: ControlServer) -> None:

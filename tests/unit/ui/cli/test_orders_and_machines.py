@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from bladeroot import events
 from bladeroot.core.bootanswer import BootQuery
+from bladeroot.core.claims import Claim
 from bladeroot.core.cluster import Cluster
 from bladeroot.core.hardware import FoundDisk, Hardware, Nic
 from bladeroot.core.orders import Order, SignedOrder, accept_order
@@ -58,8 +60,17 @@ def boot() -> Boot:
 
 @pytest.fixture
 def root(boot: Boot) -> Iterator[ControlServer]:
-    with ControlServer(View(), cluster_id=CLAIM.cluster_id, address="127.0.0.1", port=0, boot=boot) as server:
+    with ControlServer(
+        RootView(), cluster_id=CLAIM.cluster_id, address="127.0.0.1", port=0, boot=boot
+    ) as server:
         yield server
+
+
+class RootView(View):
+    """A machine that is none of the blades."""
+
+    def claim(self) -> Claim:
+        return attrs.evolve(CLAIM, blade="desk")
 
 
 @pytest.fixture
@@ -90,11 +101,71 @@ def test_a_reimage_is_a_signed_order(
         "blades": ["web01", "web02"],
         "serial": 7,
         "wipe_data": False,
+        "now": {name: {"phase": "waiting", "serial": 0} for name in ("web01", "web02")},
     }
     assert run("reimage", "@web", "--to", "6", "--wipe-data", "--yes", *at(root)).code == 0
     second = accepted(boot, folder)[1]
     assert second.number > order.number
     assert (second.serial, second.wipe_data) == (6, True)
+
+
+def test_the_plan_tells_what_they_have_now(run: Run, folder: ClusterFolder, root: ControlServer) -> None:
+    del folder
+    for name in ("web01", "web02"):
+        root.publish(events.Booted(subject=name, serial=7))
+    root.publish(events.StepStarted(subject="web03", step="runtime"))
+    lines = run("reimage", "@web", "--to", "6", "--dry-run", *at(root)).out.splitlines()
+    assert lines == [
+        "reimage 4: spare01,web[01-03]",
+        "  to generation 6; their data is kept",
+        "  spare01: not heard of",
+        "  web[01-02]: up, generation 7",
+        "  web03: working",
+        "  web01 goes back from generation 7",
+        "  web02 goes back from generation 7",
+        "  web03 is in the middle of runtime",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("nodeset", "said"),
+    [("web01", "nobody would be left to install it"), ("@web", "leave it out: 'spare01,web[01-03]!web01'")],
+)
+def test_the_root_is_not_told_to_install_itself(
+    run: Run, folder: ClusterFolder, boot: Boot, nodeset: str, said: str
+) -> None:
+    del folder
+    with ControlServer(View(), cluster_id=CLAIM.cluster_id, address="127.0.0.1", port=0, boot=boot) as server:
+        ran = run("reimage", nodeset, "--yes", *at(server))
+        assert (ran.code, said in ran.err, boot.book) == (2, True, [])
+        assert run("reimage", "@web!web01", "--yes", *at(server)).code == 0
+
+
+def test_numbers_go_on_from_what_this_machine_was_root_with(
+    run: Run, folder: ClusterFolder, root: ControlServer, boot: Boot, tmp_path: Path
+) -> None:
+    (tmp_path / "depot/orders").mkdir(parents=True)
+    (tmp_path / "depot/orders" / str(2**40)).write_text("whatever")
+    assert run("reimage", "web02", "--yes", *at(root)).code == 0
+    assert accepted(boot, folder)[0].number == 2**40 + 1
+
+
+@pytest.mark.parametrize("answer", ["no\n", "y\n", "", "\n"], ids=repr)
+def test_whoever_does_not_say_yes_orders_nothing(
+    run: Run,
+    folder: ClusterFolder,
+    root: ControlServer,
+    boot: Boot,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: str,
+) -> None:
+    del folder
+    stdin = io.StringIO(answer)
+    monkeypatch.setattr(stdin, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stdin", stdin)
+    ran = run("reimage", "web02", *at(root))
+    assert (ran.code, boot.book) == (130, [])
+    assert ran.err.endswith("bladeroot: nothing was ordered\n")
 
 
 def test_without_a_yes_nothing_is_ordered(
@@ -138,6 +209,8 @@ def test_orders_tell_who_is_left(run: Run, folder: ClusterFolder, root: ControlS
     (told,) = run("orders", "--json", *at(root)).facts
     assert (told["number"], told["done"], told["open"]) == (number, ["web01"], ["web02"])
     assert "web02" in run("orders", *at(root)).out
+    assert run("orders", "list", *at(root)).out == run("orders", *at(root)).out
+    assert run("orders", "lits", *at(root)).code == 2
 
 
 def test_a_stranger_is_shown_and_adopted(
