@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from bladeroot.agent.session import Session
 from bladeroot.core.manifest import ArtefactKind
 from bladeroot.events import Event, Finished, Note, Reporter, StepFinished, StepStarted
 from bladeroot.host.depot import Depot
+from bladeroot.host.files import scratch_folder
 from bladeroot.ops.install import apply_install
 from bladeroot.ops.installhooks import run_pre_install
 from bladeroot.ops.reporting import Gives
@@ -40,8 +40,8 @@ def install_it(agent: Agent) -> None:
             hear(event)
             shelf.hear(event)
 
-        with tempfile.TemporaryDirectory(prefix="bladeroot-hooks-") as work:
-            log = _run_pre_install(agent, source, Path(work), report)
+        with scratch_folder("bladeroot-hooks-") as work:
+            log = _run_pre_install(agent, source, work, report)
             facts = apply_install(
                 plan,
                 opened,

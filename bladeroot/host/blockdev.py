@@ -32,6 +32,7 @@ from bladeroot.core.disklayout import (
 )
 from bladeroot.errors import DiskBusyError, DiskError
 from bladeroot.host.finddisks import find_disk_users, find_disks, is_swap
+from bladeroot.host.interrupts import uninterrupted
 from bladeroot.host.loopdev import attached_loop, find_loops
 from bladeroot.host.run import require_root, run
 
@@ -219,7 +220,8 @@ def _attached(file: Path, *, read_only: bool) -> Iterator[Path]:
         try:
             yield device
         finally:
-            run(["partx", "--delete", device], check=False)
+            with uninterrupted():
+                run(["partx", "--delete", device], check=False)
 
 
 def describe_loop(device: Path) -> str:

@@ -11,7 +11,6 @@ import os
 import re
 import struct
 import tarfile
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,6 +42,7 @@ from bladeroot.host.esp import (
     write_esp_file,
 )
 from bladeroot.host.espagent import find_agent
+from bladeroot.host.files import scratch_folder
 from bladeroot.host.run import find_tool, run
 
 __all__ = [
@@ -87,8 +87,8 @@ def build_boot_payload(snapshot: Path | None, out: Path) -> tuple[Path, ...]:
     (out / "boot.img").write_bytes((bios / "boot.img").read_bytes())
     run(plan_mkimage(Platform.BIOS, bios, out / "core.img"))
     run(plan_mkimage(Platform.UEFI, uefi, out / "grubx64.efi"))
-    with tempfile.TemporaryDirectory(prefix="bladeroot-grub-") as folder:
-        memdisk = Path(folder) / "memdisk.tar"
+    with scratch_folder("bladeroot-grub-") as folder:
+        memdisk = folder / "memdisk.tar"
         _write_memdisk(memdisk, render_local_cfg())
         run(plan_local_mkimage(uefi, memdisk, out / LOCAL_LOADER))
     return tuple(out / name for name in (*BOOT_FILES, LOCAL_LOADER))

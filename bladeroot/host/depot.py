@@ -17,9 +17,8 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import tempfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from bladeroot.core import wire
@@ -35,7 +34,7 @@ from bladeroot.core.signing import PublicKey
 from bladeroot.core.torrentfile import Torrent, TorrentFile, build_torrent, hash_file_root, parse_torrent
 from bladeroot.errors import ArtefactError, DepotError, DepotFullError, NetworkError
 from bladeroot.events import Progress, Reporter, ignore
-from bladeroot.host.files import explain_full_disk, sync_filesystem, write_atomically
+from bladeroot.host.files import explain_full_disk, scratch_folder, sync_filesystem, write_atomically
 
 DEFAULT_DEPOT = Path("/var/lib/bladeroot")
 _ENVELOPE_LIMIT_BYTES = MANIFEST_LIMIT_BYTES + 4096
@@ -274,12 +273,10 @@ class Depot:
     @contextmanager
     def new_artefact(self) -> Iterator[ArtefactWriter]:
         """Write an artefact of one's own making, with `lock` held; it stays only if `finish` was reached."""
-        with self.explain_full():
-            directory = Path(tempfile.mkdtemp(prefix=_DRAFT_PREFIX, dir=self.path / "artefacts"))
-        try:
+        with ExitStack() as stack:
+            with self.explain_full():
+                directory = stack.enter_context(scratch_folder(_DRAFT_PREFIX, self.path / "artefacts"))
             yield ArtefactWriter(self, directory)
-        finally:
-            shutil.rmtree(directory, ignore_errors=True)
 
     # Keeping it sound; `host.pruning` keeps it small
 

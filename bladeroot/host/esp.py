@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import struct
-import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
@@ -23,6 +22,7 @@ from bladeroot.core.bootplan import (
 )
 from bladeroot.errors import DiskError, ToolError
 from bladeroot.host.blockdev import OpenDisk, sync_device
+from bladeroot.host.files import scratch_folder
 from bladeroot.host.run import DEVNULL, PIPE, Completed, make_tool_error, run, start_process
 
 _GRUBENV_BEGINS = render_grubenv({}).partition(b"\n")[0] + b"\n"
@@ -32,8 +32,8 @@ _ENVIRONMENT = {"MTOOLSRC": "/dev/null", "MTOOLS_SKIP_CHECK": "1"}
 
 def read_esp_file(disk: OpenDisk, path: str) -> bytes | None:
     """What the file holds; None where there is no such file (or no ESP)."""
-    with tempfile.TemporaryDirectory(prefix="bladeroot-esp-") as folder:
-        copy = Path(folder) / "file"
+    with scratch_folder("bladeroot-esp-") as folder:
+        copy = folder / "file"
         if _mtools(disk, "mcopy", "-n", f"::{path}", str(copy), check=False).code != 0:
             return None
         return copy.read_bytes()
@@ -49,8 +49,8 @@ def write_esp_file(disk: OpenDisk, path: str, data: bytes | str) -> bool:
     if read_esp_file(disk, path) == payload:
         return False
     _make_parents(disk, path)
-    with tempfile.TemporaryDirectory(prefix="bladeroot-esp-") as folder:
-        copy = Path(folder) / "file"
+    with scratch_folder("bladeroot-esp-") as folder:
+        copy = folder / "file"
         copy.write_bytes(payload)
         _mtools(disk, "mcopy", "-D", "o", str(copy), f"::{temporary}")
     sync_device(disk.partition(ESP_NUMBER))

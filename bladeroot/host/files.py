@@ -7,11 +7,14 @@ import ctypes
 import errno
 import os
 import resource
+import shutil
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from bladeroot.errors import BladerootError, NoRoomError
+from bladeroot.host import interrupts
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -37,6 +40,24 @@ def write_atomically(path: Path, data: bytes | str, *, mode: int = 0o644) -> Non
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
         raise
+
+
+@contextmanager
+def scratch_folder(name: str, inside: Path | None = None) -> Iterator[Path]:
+    """A new private folder for the length of the block, however that ends; `name` begins its own.
+
+    It is in `inside`, or else where temporary files belong. Raises NoRoomError.
+    """
+    with ExitStack() as stack:
+        with interrupts.uninterrupted(), explain_full_disk(inside or Path(tempfile.gettempdir())):
+            folder = Path(tempfile.mkdtemp(prefix=name, dir=inside))
+            stack.callback(_remove_folder, folder)
+        yield folder
+
+
+def _remove_folder(folder: Path) -> None:
+    with interrupts.uninterrupted():
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def sync_directory(path: Path) -> None:

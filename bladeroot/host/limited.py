@@ -13,6 +13,7 @@ from typing import IO
 
 from attrs import frozen
 
+from bladeroot.host.interrupts import check
 from bladeroot.host.run import Argument, Process, start_process
 
 TAIL_BYTES = 4096
@@ -129,6 +130,7 @@ class _Output:
 def _follow(process: Process, output: _Output, deadline: float) -> bool:
     """Wait for the program's end; False where it took too long."""
     while process.poll() is None:
+        check()
         if time.monotonic() > deadline:
             return False
         if output.is_at_end:

@@ -13,6 +13,7 @@ from pathlib import Path
 from attrs import frozen
 
 from bladeroot.errors import DiskBusyError, DiskError, PrivilegeError
+from bladeroot.host.interrupts import uninterrupted
 from bladeroot.host.run import run
 
 _UNMOUNT_DEADLINE_S = 10.0
@@ -102,8 +103,10 @@ def mounted(
     directory.mkdir(parents=True, exist_ok=True)
     kind = ["-t", filesystem] if filesystem else []
     chosen = ["-o", ",".join(options)] if options else []
-    _mount([*kind, *chosen, str(device), str(directory)], f"{device} on {directory}")
-    with _unmounting(directory):
+    with ExitStack() as stack:
+        with uninterrupted():
+            _mount([*kind, *chosen, str(device), str(directory)], f"{device} on {directory}")
+            stack.push(_Unmounting(directory))
         yield directory
 
 
@@ -116,9 +119,10 @@ def mounted_chroot(root: Path) -> Iterator[Path]:
             if target.is_symlink():
                 raise DiskError(f"{target} is a symbolic link: nothing is mounted there")
             target.mkdir(exist_ok=True)
-            # Without its own propagation group an unmount in here would unmount the host's submounts too.
-            _mount(["--rbind", "--make-rslave", f"/{name}", str(target)], f"/{name} on {target}")
-            stack.enter_context(_unmounting(target, recursive=True))
+            with uninterrupted():
+                # Without its own propagation group an unmount in here would unmount the host's submounts too.
+                _mount(["--rbind", "--make-rslave", f"/{name}", str(target)], f"/{name} on {target}")
+                stack.push(_Unmounting(target, recursive=True))
         yield root
 
 
@@ -129,18 +133,24 @@ def _mount(arguments: Sequence[str], what: str) -> None:
         raise DiskError(f"cannot mount {what}: {said[0] if said else f'exit code {completed.code}'}")
 
 
-@contextmanager
-def _unmounting(directory: Path, *, recursive: bool = False) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        _unmount(directory, recursive=recursive)
-        raise
-    if not _unmount(directory, recursive=recursive):
-        raise DiskBusyError(
-            f"{directory} is still in use; it will be unmounted when that ends",
-            f"see who: fuser -vm {directory}",
-        )
+@frozen
+class _Unmounting:
+    """Unmounts when its block is left; what ended the block goes before what is wrong with that."""
+
+    directory: Path
+    recursive: bool = False
+
+    def __enter__(self) -> None:
+        """Nothing to do: it is mounted."""
+
+    def __exit__(self, kind: type[BaseException] | None, *_error: object) -> None:
+        with uninterrupted():
+            is_unmounted = _unmount(self.directory, recursive=self.recursive)
+        if not is_unmounted and kind is None:
+            raise DiskBusyError(
+                f"{self.directory} is still in use; it will be unmounted when that ends",
+                f"see who: fuser -vm {self.directory}",
+            )
 
 
 def _unmount(directory: Path, *, recursive: bool) -> bool:

@@ -14,6 +14,7 @@ from typing import IO
 from attrs import frozen
 
 from bladeroot.errors import MissingToolError, PrivilegeError, ToolError
+from bladeroot.host import interrupts
 
 Argument = str | bytes | Path
 
@@ -102,26 +103,34 @@ def run(
     """
     full = _resolve(argv)
     data = stdin.encode() if isinstance(stdin, str) else stdin
-    try:
-        result = subprocess.run(
-            full,
-            input=data,
-            stdin=subprocess.DEVNULL if data is None else None,
-            capture_output=True,
-            cwd=cwd,
-            env=_environment(environment),
-            timeout=timeout_s,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ToolError(f"{_shown(full)}: not done after {timeout_s:g} s") from error
-    except OSError as error:
-        raise ToolError(f"{_shown(full)}: {error.strerror}") from error
+    with interrupts.deferred():
+        try:
+            process = subprocess.Popen(
+                full,
+                stdin=subprocess.DEVNULL if data is None else subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                cwd=cwd,
+                env=_environment(environment),
+                # Ctrl-C is for the whole foreground group: what gives back must not hear it.
+                process_group=0 if interrupts.is_uninterrupted() else None,
+            )
+        except OSError as error:
+            raise ToolError(f"{_shown(full)}: {error.strerror}") from error
+        with process:
+            try:
+                with interrupts.allowed():
+                    stdout, stderr = process.communicate(data, timeout_s)
+            except BaseException as error:
+                process.kill()
+                if isinstance(error, subprocess.TimeoutExpired):
+                    raise ToolError(f"{_shown(full)}: not done after {timeout_s:g} s") from error
+                raise
     completed = Completed(
         argv=tuple(os.fsdecode(part) for part in full),
-        code=result.returncode,
-        stdout=result.stdout.decode(errors="replace"),
-        stderr=result.stderr.decode(errors="replace"),
+        code=process.returncode,
+        stdout=stdout.decode(errors="replace"),
+        stderr=stderr.decode(errors="replace"),
     )
     if check and completed.code != 0:
         raise make_tool_error(completed)

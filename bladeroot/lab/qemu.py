@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from bladeroot.errors import ClaimNotHeldError, MissingToolError, ToolError
+from bladeroot.host.files import scratch_folder
 from bladeroot.host.run import STDOUT, Argument, Process, find_tool, start_process
 from bladeroot.lab.qemuplan import OVMF_CODE, OVMF_VARIABLES, MachineSpec, plan_qemu
 from bladeroot.lab.qemuplan import Firmware as Firmware
@@ -139,8 +139,7 @@ def boot(
     log.unlink(missing_ok=True)
     drive = {"snapshot": "on"} if snapshot else {}
     spec = MachineSpec(disk=disk, firmware=firmware, memory_mib=memory_mib, drive=drive, reboots=False)
-    with tempfile.TemporaryDirectory(prefix="bladeroot-vm-") as name:
-        folder = Path(name)
+    with scratch_folder("bladeroot-vm-") as folder:
         argv = plan_qemu(spec, variables=provide_variables(firmware, folder), log=log)
         # A BIOS that talks to the serial console would write between GRUB's letters there.
         argv += ["-machine", "graphics=on"]

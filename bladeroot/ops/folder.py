@@ -8,7 +8,6 @@ import re
 import secrets
 import shutil
 import stat
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from bladeroot.core.clusterfile import FILE_NAME, parse_cluster
 from bladeroot.core.signing import PublicKey, SecretKey
 from bladeroot.core.splitdefaults import DEFAULT_SPLIT_RULES
 from bladeroot.errors import ConfigError, SigningKeyError
-from bladeroot.host.files import sync_directory, write_atomically
+from bladeroot.host.files import scratch_folder, sync_directory, write_atomically
 from bladeroot.host.keys import (
     AskPassphrase,
     default_secret_key_path,
@@ -157,8 +156,8 @@ def init_cluster(
     path = path.absolute()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.new-", dir=path.parent) as scratch:
-            made = Path(scratch) / path.name
+        with scratch_folder(f".{path.name}.new-", path.parent) as scratch:
+            made = scratch / path.name
             _write_folder(made, cluster, render_public_key(secret_key.public_key, comment))
             write_secret_key(
                 key_path, render_secret_key(secret_key, passphrase, f"The secret key of the {comment}.")

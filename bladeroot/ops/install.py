@@ -7,7 +7,6 @@ extras, and holding the whole generation so that the blade can be root) can be c
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
@@ -39,7 +38,7 @@ from bladeroot.host.esp import (
     write_boot_facts,
 )
 from bladeroot.host.espagent import write_agent
-from bladeroot.host.files import explain_full_disk, sync_filesystem, write_atomically
+from bladeroot.host.files import explain_full_disk, scratch_folder, sync_filesystem, write_atomically
 from bladeroot.host.kernellog import KernelLog, follow_kernel_log
 from bladeroot.host.kernels import find_kernels
 from bladeroot.host.mounts import mounted
@@ -116,7 +115,7 @@ class Installation:
         self._slot_mount = ExitStack()
 
     def __enter__(self) -> Installation:
-        self._work = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="bladeroot-install-")))
+        self._work = self._stack.enter_context(scratch_folder("bladeroot-install-"))
         self._stack.push(self._slot_mount)
         return self
 

@@ -6,7 +6,6 @@ The manifest is written last: until then the depot has some frames more, and not
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Mapping
 from itertools import chain
@@ -33,6 +32,8 @@ from bladeroot.events import Progress, Reporter, Warned, ignore
 from bladeroot.host.archive import pack_members, read_package_order, scan_tree
 from bladeroot.host.bootloader import build_boot_payload
 from bladeroot.host.depot import ArtefactWriter, Depot
+from bladeroot.host.files import scratch_folder
+from bladeroot.host.interrupts import allowed, check
 from bladeroot.host.ipxe import copy_ipxe_loaders
 from bladeroot.ops.folder import ClusterFolder
 from bladeroot.ops.initramfs import build_agent
@@ -133,6 +134,7 @@ def _publish_overlays(plan: PublishPlan, depot: Depot, reporter: Reporter) -> Ar
     with step(ArtefactKind.OVERLAYS, title, reporter), depot.new_artefact() as writer:
         files, raw_size = [], 0
         for done, entry in enumerate(entries, start=1):
+            check()
             built = builder.build(entry.blade)
             for note in built.plan.notes:
                 reporter(Warned(text=f"overlay of {entry.blade.name}: {note}"))
@@ -147,10 +149,9 @@ def _publish_overlays(plan: PublishPlan, depot: Depot, reporter: Reporter) -> Ar
 def _publish_boot_code(plan: PublishPlan, depot: Depot, reporter: Reporter) -> Artefact:
     with (
         step(ArtefactKind.BOOT, "Make boot code for BIOS and UEFI", reporter),
-        tempfile.TemporaryDirectory(prefix="bladeroot-boot-") as name,
+        scratch_folder("bladeroot-boot-") as payload,
         depot.new_artefact() as writer,
     ):
-        payload = Path(name)
         build_boot_payload(plan.snapshot, payload)
         for name in copy_ipxe_loaders(plan.snapshot, payload):
             reporter(Warned(text=f"no {name} here: no blade can boot over the network", hint=_IPXE_HINT))
@@ -161,11 +162,12 @@ def _publish_agent(plan: PublishPlan, depot: Depot, reporter: Reporter) -> tuple
     """None for a snapshot without a kernel: it is for containers, or not yet whole."""
     toml, trusted = _read_site(plan.folder)
     with step(ArtefactKind.AGENT, "Make the agent's initramfs", reporter):
-        agent = build_agent(plan.snapshot, toml, trusted, reporter)
+        with allowed():
+            agent = build_agent(plan.snapshot, toml, trusted, reporter)
         if agent is None:
             return ()
         with depot.new_artefact() as writer:
-            parts = chain(cut_into_parts(KERNEL, agent.kernel), cut_into_parts(INITRAMFS, agent.initramfs))
+            parts = chain(cut_into_parts(KERNEL, agent.kernel), cut_into_parts(INITRAMFS, *agent.archives))
             files = [writer.add_file(name, data) for name, data in parts]
             files.insert(0, writer.add_file("info", wire.encode(agent.info)))
             return (writer.finish(ArtefactKind.AGENT, files, agent.raw_size_bytes + len(agent.kernel)),)

@@ -7,9 +7,7 @@ a root believes: a blade that is told again to do what is done does not start fr
 from __future__ import annotations
 
 import json
-import tempfile
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -17,6 +15,7 @@ import attrs
 from bladeroot.core.disklayout import LABELS, DiskPlan, ExistingTable, Use
 from bladeroot.errors import DiskError
 from bladeroot.host.blockdev import OpenDisk
+from bladeroot.host.files import scratch_folder
 from bladeroot.host.mounts import mounted
 from bladeroot.ops.identity import INSTALLED_FILE
 
@@ -68,10 +67,10 @@ def read_installed(disk: OpenDisk, table: ExistingTable, slot: Use) -> dict[str,
 
 
 def _read_installed(disk: OpenDisk, number: int, filesystem: str | None) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(prefix="bladeroot-look-") as name:
+    with scratch_folder("bladeroot-look-") as folder:
         try:
             node = disk.partition(number)
-            with mounted(node, Path(name) / "slot", filesystem=filesystem, options=["ro"]) as slot:
+            with mounted(node, folder / "slot", filesystem=filesystem, options=["ro"]) as slot:
                 path = slot / INSTALLED_FILE
                 if path.is_symlink() or not path.is_file() or path.stat().st_size > _LIMIT_BYTES:
                     return {}

@@ -16,6 +16,7 @@ from bladeroot.core.manifest import Artefact, SignedManifest
 from bladeroot.core.torrentfile import Torrent, hash_file_root, parse_torrent
 from bladeroot.errors import ArtefactError, DepotError, DepotFullError, NetworkError
 from bladeroot.events import Note, Reporter, ignore
+from bladeroot.host import interrupts
 from bladeroot.host.depot import Depot
 from bladeroot.host.files import explain_full_disk
 from bladeroot.net.client import RootClient
@@ -67,6 +68,7 @@ def fetch_artefact(
     given: set[str] = set()
 
     def give(name: str, data: bytes) -> None:
+        interrupts.check()
         if name not in given:
             given.add(name)
             on_file(name, data)
@@ -183,7 +185,12 @@ class SwarmSource:
             self._find_peers(torrent.info_hash)
         with self._fresh_peers(torrent.info_hash):
             self._swarm.fetch(
-                torrent_bytes, save_path, peers=tuple(self._peers), wanted=wanted, on_piece=on_file
+                torrent_bytes,
+                save_path,
+                peers=tuple(self._peers),
+                wanted=wanted,
+                on_piece=on_file,
+                cancel=interrupts.requested,
             )
 
     def _find_peers(self, info_hash: str) -> None:

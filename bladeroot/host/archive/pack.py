@@ -29,6 +29,7 @@ from bladeroot.core.torrentfile import TorrentFile, hash_file_root
 from bladeroot.errors import SnapshotError
 from bladeroot.events import Progress, Reporter, ignore
 from bladeroot.host.archive.scan import explain_reading
+from bladeroot.host.interrupts import check
 
 Write = Callable[[str, bytes], None]
 """Told a file's name and all of its bytes, from any thread."""
@@ -118,6 +119,7 @@ class _Packing:
             worker.start()
         try:
             for number, planned in enumerate(frames):
+                check()
                 jobs.put((number, planned))
                 if self._failure is not None:
                     break

@@ -1,25 +1,41 @@
-"""The snapshot's part of the initramfs: modules of its kernel, and the firmware that they name."""
+"""The snapshot's part of the initramfs: modules of its kernel, and the firmware that they name.
+
+Modules are compressed one by one: all that a machine does not load would else take up its memory. kmod, which is
+this machine's, reads them, also where the snapshot's own would not.
+"""
 
 from __future__ import annotations
 
+import os
 import shutil
-import tempfile
 from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import zstandard
+
 from bladeroot.core.cpio import Entry, find_parents, make_directory, make_file
-from bladeroot.host.kernelmodules import INDEX_FILES, FoundModules, index_modules
+from bladeroot.host.files import scratch_folder
+from bladeroot.host.kernelmodules import (
+    INDEX_FILES,
+    FoundModules,
+    index_modules,
+    loads_compressed_modules,
+    name_of,
+    read_module,
+)
 from bladeroot.host.kernels import resolve_inside
 
 _FIRMWARE_SUFFIXES = ("", ".zst", ".xz")
+_LEVEL = 10
 
 
 def make_module_entries(
     snapshot: Path, modules: FoundModules, firmware_names: Collection[str]
 ) -> Iterator[Entry]:
     """usr/lib/modules/<release> with indices of its own, and usr/lib/firmware."""
-    with tempfile.TemporaryDirectory(prefix="bladeroot-modules-") as name:
-        files = _stage(Path(name), modules) if modules.paths else {}
+    with scratch_folder("bladeroot-modules-") as folder:
+        files = _stage(folder, modules) if modules.paths else {}
         files |= _find_firmware(snapshot, firmware_names)
         for parent in find_parents(files):
             yield make_directory(parent)
@@ -30,10 +46,20 @@ def make_module_entries(
 def _stage(root: Path, modules: FoundModules) -> dict[str, Path]:
     folder = root / "lib/modules" / modules.release
     folder.mkdir(parents=True)
-    for path in modules.paths:
-        target = folder / path.relative_to(modules.folder)
+    is_compressed = loads_compressed_modules()
+
+    def stage(path: Path) -> None:
+        target = folder / path.relative_to(modules.folder).with_name(name_of(path))
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
+        data = read_module(path)
+        if is_compressed:
+            target = target.with_name(f"{target.name}.zst")
+            data = zstandard.ZstdCompressor(level=_LEVEL).compress(data)
+        target.write_bytes(data)
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        for _done in pool.map(stage, modules.paths):
+            pass
     for index in INDEX_FILES:
         if (modules.folder / index).is_file():
             shutil.copyfile(modules.folder / index, folder / index)

@@ -13,7 +13,6 @@ import shutil
 import stat
 import sys
 import sysconfig
-import tempfile
 from collections.abc import Iterable, Iterator
 from importlib import resources
 from pathlib import Path
@@ -25,6 +24,7 @@ import bladeroot
 from bladeroot.core.cpio import Entry, find_parents, make_directory, make_file, make_link
 from bladeroot.errors import MissingToolError
 from bladeroot.events import Reporter, Warned
+from bladeroot.host.files import scratch_folder
 from bladeroot.host.run import find_tool, run
 
 _AGENT = "bladeroot.agent.__main__"
@@ -36,72 +36,19 @@ _PROGRAMS = (
 _OPTIONAL_PROGRAMS = ("mkfs.xfs", "mkfs.btrfs")
 """Needed by layouts that ask for these filesystems."""
 _APPLETS = (
-    *(
-        "sh",
-        "cat",
-        "chroot",
-        "cp",
-        "cut",
-        "df",
-        "dmesg",
-        "echo",
-        "env",
-        "find",
-        "free",
-        "grep",
-        "head",
-        "hwclock",
-    ),
-    *(
-        "ip",
-        "kill",
-        "ls",
-        "lsmod",
-        "mkdir",
-        "mknod",
-        "mv",
-        "ping",
-        "poweroff",
-        "ps",
-        "reboot",
-        "rm",
-        "sed",
-        "setsid",
-    ),
-    *(
-        "sleep",
-        "stty",
-        "sync",
-        "tail",
-        "test",
-        "top",
-        "tr",
-        "true",
-        "udhcpc",
-        "uname",
-        "vi",
-        "wc",
-        "wget",
-        "cttyhack",
-    ),
-)
+    "sh cat chroot cp cttyhack cut df dmesg echo env find free grep head hwclock ip kill ls lsmod mkdir mknod mv"
+    " ping poweroff ps reboot rm sed setsid sleep stty sync tail test top tr true udhcpc uname vi wc wget"
+).split()
+_KERNEL_HELPER = "usr/sbin/modprobe"
+"""What the kernel calls when it wants a module itself (CONFIG_MODPROBE_PATH): the PHY of a network card, say."""
 _STDLIB_LEFT_OUT = frozenset(
     (
-        *(
-            "test",
-            "idlelib",
-            "tkinter",
-            "turtledemo",
-            "lib2to3",
-            "ensurepip",
-            "distutils",
-            "sqlite3",
-            "curses",
-        ),
-        *("pydoc_data", "venv", "unittest", "dbm", "xmlrpc", "wsgiref", "msilib", "__phello__", "doctest.py"),
-        *("pydoc.py", "turtle.py", "__pycache__", "site-packages", "dist-packages"),
-    )
+        "test idlelib tkinter turtledemo lib2to3 ensurepip distutils sqlite3 curses pydoc_data venv unittest dbm"
+        " xmlrpc wsgiref msilib __phello__ doctest.py pydoc.py turtle.py __pycache__ site-packages dist-packages"
+    ).split()
 )
+_EXTENSIONS_LEFT_OUT = re.compile(r"(_sqlite3|_g?dbm|nis|readline|_curses|_tkinter|_codecs_|_?xx|_test)")
+"""Compiled modules of the standard library that bring large libraries, or large tables, for nothing."""
 _PACKAGE_LEFT_OUT = re.compile(
     r"(^|/)(tests?|__pycache__)(/|$)|\.(pyi|pyx|pxd|h|c|pyc|typed)$|/_cffi\.|backend_cffi"
 )
@@ -135,6 +82,7 @@ class Userland:
             stamps,
             sorted(self.links.items()),
             linker_cache.exists() and _stamp(linker_cache),
+            is_installed("strip"),
         ]
 
 
@@ -145,6 +93,7 @@ def find_userland(reporter: Reporter) -> Userland:
     for name in (*_PROGRAMS, *_find_optional(reporter)):
         _add_program(name, files, links)
     _add_busybox(files, links)
+    links[_KERNEL_HELPER] = "../bin/modprobe"
     python = Path(sys.executable).resolve()
     files["usr/bin/python3"] = python
     modules = dict(_find_stdlib(files))
@@ -156,8 +105,7 @@ def find_userland(reporter: Reporter) -> Userland:
 
 def make_userland_entries(userland: Userland) -> Iterator[Entry]:
     """The archive's members, libraries included."""
-    with tempfile.TemporaryDirectory(prefix="bladeroot-userland-") as name:
-        staging = Path(name)
+    with scratch_folder("bladeroot-userland-") as staging:
         files = {**userland.files, **_find_libraries(userland.files)}
         staged = _stage(staging / "tree", files, userland.modules)
         names = [*staged, *userland.links, "dev/console"]
@@ -232,12 +180,12 @@ def _add_busybox(files: dict[str, Path], links: dict[str, str]) -> None:
 
 def _find_stdlib(files: dict[str, Path]) -> Iterator[tuple[str, Path]]:
     root = Path(sysconfig.get_path("stdlib"))
-    place = f"usr/lib/python{sys.version_info.major}.{sys.version_info.minor}"
+    place = f"usr/{sys.platlibdir}/python{sys.version_info.major}.{sys.version_info.minor}"
     for path in _walk(root, lambda parts: not any(_is_left_out(part) for part in parts)):
         target = f"{place}/{path.relative_to(root).as_posix()}"
         if path.suffix == ".py":
             yield target, path
-        elif path.suffix == ".so":
+        elif path.suffix == ".so" and not _EXTENSIONS_LEFT_OUT.match(path.name):
             files[target] = path
 
 

@@ -12,7 +12,6 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from attrs import frozen
 
@@ -26,7 +25,7 @@ from bladeroot.core.capturerules import (
 )
 from bladeroot.errors import ConfigError, SnapshotError, ToolError
 from bladeroot.events import Note, Progress, Reporter, StepFinished, StepStarted, Warned, ignore
-from bladeroot.host.files import write_atomically
+from bladeroot.host.files import scratch_folder, write_atomically
 from bladeroot.host.mounts import parse_mountinfo
 from bladeroot.host.run import PIPE, find_tool, require_root, require_tools, start_process
 from bladeroot.ops.snapshots.source import Shell, Source, connected, make_ssh_error
@@ -122,7 +121,7 @@ def capture_snapshot(
     _check_target(source, path)
     started = time.monotonic()
     reporter(StepStarted(step=_STEP, title=f"{source} to {path}"))
-    with connected(source) as shell, TemporaryDirectory(prefix="bladeroot-capture-") as private:
+    with connected(source) as shell, scratch_folder("bladeroot-capture-") as private:
         mounts = choose_mounts(
             source.path, shell.read_mountinfo(), chosen, "" if source.login else str(path.resolve())
         )
@@ -283,8 +282,8 @@ def _run_rsync(argv: Sequence[str], source: Source, path: Path, reporter: Report
     """Run it, report how far it is, and return its statistics."""
     stats: dict[str, int] = {}
     with (
-        TemporaryDirectory(prefix="bladeroot-capture-") as private,
-        (Path(private) / "stderr").open("w+b") as stderr,
+        scratch_folder("bladeroot-capture-") as private,
+        (private / "stderr").open("w+b") as stderr,
     ):
         with start_process(argv, stdout=PIPE, stderr=stderr) as child:
             assert child.stdout is not None  # noqa: S101  # for mypy: PIPE was asked for

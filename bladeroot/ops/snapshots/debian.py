@@ -10,11 +10,11 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from bladeroot.errors import SnapshotError, ToolError, UsageError
 from bladeroot.events import Note, Progress, Reporter, ignore
 from bladeroot.host.cache import default_cache_directory
+from bladeroot.host.files import scratch_folder
 from bladeroot.host.kernels import find_kernel_images
 from bladeroot.host.run import PIPE, STDOUT, require_root, require_tools, run, start_process
 from bladeroot.ops.snapshots.selfcopy import copy_self
@@ -225,13 +225,13 @@ def _bootstrap(
     new: Path, suite: str, mirror: str | None, packages: Sequence[str], reporter: Reporter
 ) -> None:
     mirrors = [mirror] if mirror else plan_mirrors(suite, read_host_sources())
-    with TemporaryDirectory(prefix="bladeroot-apt-") as private:
+    with scratch_folder("bladeroot-apt-") as private:
         argv = [
             # Its mounts of /proc, /sys and /dev must not outlive it, whatever ends it.
             *("unshare", "--mount", "--propagation", "private", "--"),
             *("mmdebstrap", "--mode=root", "--variant=minbase", "--format=directory", "--verbose"),
             f"--include={','.join(packages)}",
-            f"--aptopt={_write_apt_options(Path(private))}",
+            f"--aptopt={_write_apt_options(private)}",
             *(suite, str(new), *mirrors),
         ]
         # The initrd is made once, at the end, and not by every package that would like one.

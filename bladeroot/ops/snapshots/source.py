@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory
 
 from attrs import frozen
 
 from bladeroot.errors import NetworkError, SnapshotError, UsageError
+from bladeroot.host.files import scratch_folder
 from bladeroot.host.run import run
 
 _REMOTE = re.compile(
@@ -95,8 +95,8 @@ def connected(source: Source) -> Iterator[Shell]:
         yield Shell(source, None)
         return
     # The path of a Unix socket is at most 107 bytes (unix(7)): a short directory, whatever TMPDIR says.
-    with TemporaryDirectory(prefix="br-", dir="/tmp") as private:
-        shell = Shell(source, Path(private) / "ssh")
+    with scratch_folder("br-", Path("/tmp")) as private:  # noqa: S108
+        shell = Shell(source, private / "ssh")
         try:
             yield shell
         finally:

@@ -9,14 +9,12 @@ from __future__ import annotations
 import errno
 import importlib
 import os
-import signal
 import sys
-import threading
 import traceback
 from collections.abc import Sequence
-from types import FrameType
 
 from bladeroot.errors import BladerootError, InterruptedByUserError, NoRoomError, PrivilegeError
+from bladeroot.host import interrupts
 from bladeroot.ui.cli.output import Output
 from bladeroot.ui.cli.parser import Parser, add_verbs, make_global_parser, make_parser
 
@@ -39,47 +37,60 @@ VERBS = (
 )
 """Every verb, in the order of `--help`; each is a module of this package, named without its hyphens."""
 
-EXIT_BUG = 1
+EXIT_BUG = BladerootError.exit_code
+_STOPPED = InterruptedByUserError("stopped")
 EXIT_PIPE_CLOSED = 141
 """As of a program that SIGPIPE ended (128 + 13): what a shell shows for `bladeroot … | head`."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code. Ends by SystemExit only for --help and --version."""
+    """Run the command line; returns the exit code. Ends by SystemExit only for --help and --version.
+
+    SIGTERM and Ctrl-C unwind it, so that what is mounted, attached and started is given back. Called without
+    `argv` it is the process, and both are passed over when it is done.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
+    with interrupts.handled(restore=argv is not None):
+        try:
+            return _run(words)
+        except KeyboardInterrupt:  # at the very beginning, or while the end was told
+            interrupts.finish()
+            Output(as_json="--json" in words).error(_STOPPED)
+            return _STOPPED.exit_code
+
+
+def _run(words: Sequence[str]) -> int:
     out = Output(as_json="--json" in words)
     debug = "--debug" in words or bool(os.environ.get("BLADEROOT_DEBUG"))
-    _end_in_order_on_sigterm()
     try:
         args = build_parser(words).parse_args(words)
         out = Output(as_json=args.json, quiet=args.quiet, verbose=args.verbose)
         code: int = args.run(args, out)
         sys.stdout.flush()
-    except BladerootError as error:
-        if debug:
-            traceback.print_exc()
-        out.error(error)
-        return error.exit_code
-    except KeyboardInterrupt:
-        out.error(InterruptedByUserError("stopped"))
-        return InterruptedByUserError.exit_code
+        interrupts.finish()
     except BrokenPipeError:
         # what is still buffered must not raise again when the interpreter ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_PIPE_CLOSED
-    except OSError as error:
-        if debug:
+    except (Exception, KeyboardInterrupt) as error:
+        was_stopped = interrupts.was_requested() or isinstance(error, KeyboardInterrupt)
+        interrupts.finish()
+        known = _STOPPED if was_stopped else _explain(error, debug)
+        if debug and not isinstance(error, KeyboardInterrupt):
             traceback.print_exc()
-        known = _explain_os_error(error)
         out.error(known)
         return known.exit_code
-    except Exception as error:  # the last line of defence: a bug is one line too
-        if debug:
-            traceback.print_exc()
-        hint = "" if debug else "run it again with --debug for the traceback, and report it"
-        out.error(BladerootError(f"this is a bug: {type(error).__name__}: {error}", hint))
-        return EXIT_BUG
     return code
+
+
+def _explain(error: BaseException, debug: bool) -> BladerootError:
+    if isinstance(error, BladerootError):
+        return error
+    if isinstance(error, OSError):
+        return _explain_os_error(error)
+    # the last line of defence: a bug is one line too
+    hint = "" if debug else "run it again with --debug for the traceback, and report it"
+    return BladerootError(f"this is a bug: {type(error).__name__}: {error}", hint)
 
 
 def _explain_os_error(error: OSError) -> BladerootError:
@@ -95,16 +106,6 @@ def _explain_os_error(error: OSError) -> BladerootError:
     if error.errno == errno.EIO:
         return BladerootError(what, "a disk fails, or something else has it: see `dmesg`")
     return BladerootError(what)
-
-
-def _end_in_order_on_sigterm() -> None:
-    """Let SIGTERM unwind like Ctrl-C, so that what is mounted, attached and started is given back."""
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, interrupt)
 
 
 def build_parser(words: Sequence[str] = ()) -> Parser:

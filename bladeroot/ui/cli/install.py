@@ -104,6 +104,7 @@ def add_parser(verbs: Verbs) -> None:
 def run(args: argparse.Namespace, out: Output) -> int:
     """Find a source, plan, show, ask, apply."""
     from bladeroot.host.blockdev import open_disk
+    from bladeroot.host.interrupts import allowed, deferred
     from bladeroot.host.mounts import enter_own_namespace
     from bladeroot.host.run import require_root
     from bladeroot.ops.follow import wait_until_stopped
@@ -117,7 +118,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
         signed = followed.source.read_manifest()
         trusted, cluster_id = folder.trusted_keys(), folder.cluster.id
         disk = choose_install_disk(signed, trusted, cluster_id, args.blade, args.disk)
-        with open_disk(disk.path) as opened:
+        with deferred(), open_disk(disk.path) as opened:
             plan = plan_install(
                 signed,
                 trusted,
@@ -131,7 +132,8 @@ def run(args: argparse.Namespace, out: Output) -> int:
             if args.dry_run:
                 out.facts(plan.facts(), "\n".join(plan.lines()))
                 return 0
-            _confirm(args, plan, out)
+            with allowed():
+                _confirm(args, plan, out)
 
             def show_and_linger(facts: dict[str, Any]) -> None:
                 already = " already (--again installs it anew)" if plan.standing is Standing.COMPLETE else ""

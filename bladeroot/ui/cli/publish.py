@@ -79,6 +79,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
 def publish(args: argparse.Namespace, out: Output) -> tuple[Published, PublishPlan]:
     """Publish `args.path` by the global options. The key is asked for before the long work begins."""
     from bladeroot.host.depot import Depot
+    from bladeroot.host.interrupts import deferred
     from bladeroot.ops.publish import plan_publish, publish_snapshot
     from bladeroot.ops.snapshots.tree import require_tree
 
@@ -88,7 +89,8 @@ def publish(args: argparse.Namespace, out: Output) -> tuple[Published, PublishPl
     secret_key = read_secret_key(args, folder)
     plan = plan_publish(folder, args.path, out.reporter)
     depot = Depot.create(depot_path(args))
-    return publish_snapshot(plan, depot, secret_key, reporter=out.reporter), plan
+    with deferred():
+        return publish_snapshot(plan, depot, secret_key, reporter=out.reporter), plan
 
 
 def _require_root() -> None:
