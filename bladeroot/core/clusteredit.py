@@ -77,6 +77,7 @@ _BLADES_HEAD = """
 # Blades: a table each. `macs` and `uuid` say which machine it is; `address` has its prefix length.
 #   [blades.web01]
 #   macs = ["52:54:00:aa:bb:01"]
+#   uuid = "4c4c4544-0042-4b10-8053-b7c04f4e3132"  # SMBIOS: `dmidecode -s system-uuid`
 #   role = "web"
 #   address = "10.77.0.11/24"
 #   disk = "only"               # [disks.…]
@@ -102,7 +103,10 @@ def render_new_cluster(cluster: Cluster) -> str:
     head.add("zstd_level", cluster.zstd_level)
     document.add("cluster", head)
     text = _HEAD + tomlkit.dumps(document) + "\n" + _EXPLAINED.format(port=cluster.network.port)
-    text += "# What blades have in common; the overlay of a role is overlays/role/<role>/.\n"
+    text += (
+        "# What blades have in common; the overlay of a role is overlays/role/<role>/. A role may have a\n"
+    )
+    text += '# description = "in words".\n'
     for role in cluster.roles.values():
         text += f"[roles.{role.name}]\n"
         if role.description:

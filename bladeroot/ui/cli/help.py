@@ -9,6 +9,7 @@ from bladeroot.ui.cli.output import Output, make_table
 from bladeroot.ui.cli.parser import Parser, Verbs, add_verb
 
 TOPIC_EXIT_CODES = "exit-codes"
+TOPIC_INVENTORY = "cluster.toml"
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -19,19 +20,26 @@ def add_parser(verbs: Verbs) -> None:
         run=run,
         summary="what the verbs do, and what the exit codes mean",
         description="Without words: the verbs. With a verb, and a verb of that verb: its page, the same as "
-        "with --help. `exit-codes`: every exit code and what it means; scripts may rely on them.",
+        "with --help. `exit-codes`: every exit code and what it means; scripts may rely on them. "
+        "`cluster.toml`: the inventory's keys, explained as `bladeroot init` writes them.",
         examples=[
             ("bladeroot help blades add", "the page of `blades add`"),
+            ("bladeroot help cluster.toml", "what an inventory may say of network, disks, strangers, blades"),
             ("bladeroot help exit-codes --json", "the exit codes, for a script"),
         ],
     )
-    parser.add_argument("words", nargs="*", metavar="WORD", help=f"a verb, or {TOPIC_EXIT_CODES}")
+    parser.add_argument(
+        "words", nargs="*", metavar="WORD", help=f"a verb, {TOPIC_EXIT_CODES} or {TOPIC_INVENTORY}"
+    )
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
     """Print a page."""
     if args.words == [TOPIC_EXIT_CODES]:
         _show_exit_codes(out)
+        return 0
+    if args.words == [TOPIC_INVENTORY]:
+        _show_inventory(out)
         return 0
     from bladeroot.ui.cli import build_parser
 
@@ -54,6 +62,17 @@ def _verbs_of(parser: Parser) -> dict[str, Parser]:
         if isinstance(action, argparse._SubParsersAction):
             return dict(action.choices)
     return {}
+
+
+def _show_inventory(out: Output) -> None:
+    from bladeroot.core.cluster import Cluster, Role
+    from bladeroot.core.clusteredit import render_new_cluster
+
+    text = render_new_cluster(Cluster(name="example", id="0" * 32, roles={"web": Role(name="web")}))
+    if out.as_json:
+        out.facts({"help": text})
+    else:
+        out.text(text)
 
 
 def _show_exit_codes(out: Output) -> None:

@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from bladeroot import __version__, errors
+from bladeroot.core.clusterfile import CLUSTER_KEYS, NETWORK_KEYS, SECTIONS, STRANGERS_KEYS
 from bladeroot.ui import cli
 from bladeroot.ui.cli.blades import show
 from bladeroot.ui.cli.output import Output
@@ -123,6 +124,19 @@ def raising(error: BaseException) -> object:
         raise error
 
     return run_list
+
+
+def test_help_explains_every_key_of_the_inventory(run: Run) -> None:
+    text = run("help", "cluster.toml").out
+    keys = [
+        *CLUSTER_KEYS,
+        *NETWORK_KEYS,
+        *STRANGERS_KEYS,
+        *(key for _, keys in SECTIONS.values() for key in keys),
+    ]
+    missing = {key.name for key in keys} - set(re.findall(r"(\w+) = ", text))
+    assert not missing
+    assert run("help", "cluster.toml", "--json").facts == {"help": text}
 
 
 @pytest.mark.parametrize(
