@@ -1,7 +1,8 @@
 """The agent artefact: kernel and initramfs as files that are pieces, and how they are put together. No I/O.
 
-A file `initramfs.07` is the eighth part of the initramfs. The last part is a small archive of its own (the
-kernel takes several, one behind the other): what is the cluster's, so that the rest stays the same.
+A file `initramfs.07` is the eighth part of the initramfs. The kernel takes several archives, one behind the
+other; each is cut by itself, so that where one changes the parts of those before it stay. The last, a part of
+its own, is what is the cluster's.
 """
 
 from __future__ import annotations
@@ -19,10 +20,13 @@ PART_BYTES = 4 << 20
 _PART = re.compile(rf"({KERNEL}|{INITRAMFS})\.(\d{{2}})")
 
 
-def cut_into_parts(name: str, data: bytes) -> Iterator[tuple[str, bytes]]:
-    """The parts of the kernel or initramfs, with their names."""
-    for number, start in enumerate(range(0, len(data), PART_BYTES)):
-        yield f"{name}.{number:02d}", data[start : start + PART_BYTES]
+def cut_into_parts(name: str, *pieces: bytes) -> Iterator[tuple[str, bytes]]:
+    """The parts of the kernel or initramfs, with their names; no part has bytes of two pieces."""
+    chunks = (
+        piece[start : start + PART_BYTES] for piece in pieces for start in range(0, len(piece), PART_BYTES)
+    )
+    for number, chunk in enumerate(chunks):
+        yield f"{name}.{number:02d}", chunk
 
 
 def choose_parts(name: str, file_names: Iterable[str]) -> list[str]:

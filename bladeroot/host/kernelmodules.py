@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import lzma
 import re
 from collections.abc import Iterable, Mapping
@@ -24,8 +25,8 @@ _WANTED = re.compile(
 """What drives networks and disks, the filesystems of slots, and a keyboard for a person at the rack."""
 _UNWANTED = re.compile(
     r"kernel/(?:drivers/(?:net/(?:wireless|wan|can|ieee802154|hamradio|arcnet|appletalk|plip|slip|wwan|fddi|ppp"
-    r"|dsa|ipa|netdevsim|vxlan|wireguard|bonding|team|thunderbolt)|block/(?:drbd|rnbd|zram|null_blk|nbd)"
-    r"|scsi/scsi_debug|mtd|target)|lib/(?:test|kunit)|.*test)"
+    r"|dsa|ipa|netdevsim|vxlan|wireguard|bonding|team|thunderbolt)|block/(?:drbd|rbd|rnbd|zram|null_blk|nbd)"
+    r"|scsi/scsi_debug|nvme/target|mtd|target)|lib/(?:test|kunit)|.*test)"
 )
 _SUFFIXES = (".ko", ".ko.xz", ".ko.zst", ".ko.gz")
 _DEPENDS = re.compile(rb"\0depends=([^\0]*)\0")
@@ -66,6 +67,8 @@ def read_module(path: Path) -> bytes:
     data = path.read_bytes()
     if path.suffix == ".xz":
         return lzma.decompress(data)
+    if path.suffix == ".gz":
+        return gzip.decompress(data)
     if path.suffix == ".zst":
         return zstandard.ZstdDecompressor().decompressobj().decompress(data)
     return data
@@ -76,6 +79,16 @@ def read_firmware_names(paths: Iterable[Path]) -> frozenset[str]:
     return frozenset(
         found.decode(errors="replace") for path in paths for found in _FIRMWARE.findall(read_module(path))
     )
+
+
+def name_of(path: Path) -> str:
+    """A module's file without a suffix for its compression: `nvme.ko`."""
+    return path.name.partition(".ko")[0] + ".ko"
+
+
+def loads_compressed_modules() -> bool:
+    """Whether this machine's kmod reads modules that zstd has compressed."""
+    return "+ZSTD" in run(["modprobe", "--version"]).stdout
 
 
 def _is_wanted(path: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -14,19 +15,21 @@ import zstandard
 from attrs import frozen
 
 import bladeroot
+from bladeroot.core import cpio
 from bladeroot.core.cpio import Entry, render_cpio
-from bladeroot.events import Note, Reporter, Warned, ignore
+from bladeroot.errors import NoRoomError
+from bladeroot.events import Reporter, Warned, ignore
+from bladeroot.host import kernelmodules
 from bladeroot.host.cache import default_cache_directory
 from bladeroot.host.files import write_atomically
-from bladeroot.host.kernelmodules import find_modules, read_firmware_names
-from bladeroot.host.kernels import find_kernel_images
+from bladeroot.host.kernelmodules import FoundModules, find_modules, read_firmware_names
+from bladeroot.host.kernels import find_kernel_images, resolve_inside
 from bladeroot.ops.initramfs.modules import make_module_entries
 from bladeroot.ops.initramfs.site import make_site_entries
 from bladeroot.ops.initramfs.userland import find_userland, make_userland_entries
 
 _LEVEL = 10
 """Of zstd: 3 is a fifth larger, 19 takes a minute more for a tenth less."""
-_CACHE_FORMAT = 1
 
 
 @frozen(kw_only=True)
@@ -43,7 +46,8 @@ class AgentFiles:
     """The agent: a kernel, and the initramfs that goes with it."""
 
     kernel: bytes
-    initramfs: bytes
+    archives: tuple[bytes, ...]
+    """The initramfs, when laid end to end; what is the cluster's comes last."""
     raw_size_bytes: int
     info: AgentInfo
 
@@ -65,23 +69,23 @@ def build_agent(
     if not images:
         reporter(Warned(text=f"{snapshot} has no kernel: machines cannot be installed over the network"))
         return None
-    release, image = images[0]
-    modules = find_modules(snapshot, release)
+    (release, image), modules = _choose_kernel(snapshot, images)
     if not modules.paths:
-        reporter(Note(text=f"the agent has no modules: there are none of kernel {release} in {snapshot}"))
+        told = f"{snapshot} has no modules of its kernel {image.name}"
+        reporter(Warned(text=f"{told}: the agent has only the drivers that are built in"))
     userland = find_userland(reporter)
     archives = (
         _take_from_cache("userland", userland.fingerprint(), lambda: make_userland_entries(userland)),
         _take_from_cache(
             "modules",
-            [release, [_stamp(path) for path in modules.paths]],
+            [release, [_stamp(path) for path in modules.paths], _stamp_firmware(snapshot)],
             lambda: make_module_entries(snapshot, modules, read_firmware_names(modules.paths)),
         ),
     )
     site = b"".join(render_cpio(make_site_entries(cluster_toml, trusted_keys)))
     return AgentFiles(
         kernel=image.read_bytes(),
-        initramfs=b"".join(archive.compressed for archive in archives) + site,
+        archives=(*(archive.compressed for archive in archives), site),
         raw_size_bytes=sum(archive.raw_size_bytes for archive in archives) + len(site),
         info=AgentInfo(
             kernel_release=release, bladeroot_version=bladeroot.__version__, modules=len(modules.paths)
@@ -89,34 +93,69 @@ def build_agent(
     )
 
 
+def _choose_kernel(snapshot: Path, images: list[tuple[str, Path]]) -> tuple[tuple[str, Path], FoundModules]:
+    """The newest kernel that has its modules, else the newest."""
+    found = [(image, find_modules(snapshot, image[0])) for image in images]
+    return next((one for one in found if one[1].paths), found[0])
+
+
 def _stamp(path: Path) -> tuple[str, int, int]:
-    status = path.stat()
+    status = path.lstat()
     return path.name, status.st_size, status.st_mtime_ns
+
+
+def _stamp_firmware(snapshot: Path) -> list[tuple[str, int, int]]:
+    """Of all, chosen or not: to know what the modules name they would have to be read."""
+    return [_stamp(path) for path in sorted(resolve_inside(snapshot, "lib/firmware").rglob("*"))]
+
+
+def _stamp_builder() -> list[tuple[str, int, int]]:
+    """Of the code that decides what is in an archive."""
+    sources = [*Path(__file__).parent.glob("*.py"), Path(cpio.__file__), Path(kernelmodules.__file__)]
+    return [_stamp(path) for path in sorted(sources)]
 
 
 def _take_from_cache(name: str, key: Any, make: Callable[[], Iterable[Entry]]) -> _Archive:
     """The archive, compressed; made only where none of the same `key` is in the cache."""
-    told = json.dumps([_CACHE_FORMAT, _LEVEL, platform.machine(), key], default=str).encode()
+    told = json.dumps([_stamp_builder(), platform.machine(), key]).encode()
     path = default_cache_directory() / "agent" / f"{name}-{hashlib.sha256(told).hexdigest()[:24]}.cpio.zst"
-    if path.is_file():
-        compressed = path.read_bytes()
-        raw_size_bytes = zstandard.get_frame_parameters(compressed).content_size
-        path.touch()
-        return _Archive(compressed, raw_size_bytes)
+    kept = _read_kept(path)
+    if kept is not None:
+        return kept
     raw = b"".join(render_cpio(make()))
     # The kernel takes frames with a window of up to 8 MiB (lib/decompress_unzstd.c), which level 10 keeps to.
-    compressed = zstandard.ZstdCompressor(level=_LEVEL, threads=-1).compress(raw)
+    compressed = zstandard.ZstdCompressor(level=_LEVEL, threads=-1, write_checksum=True).compress(raw)
     # Padded, so that what comes behind it begins where the kernel looks for it: at a multiple of four.
     compressed += bytes(-len(compressed) % 4)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, compressed)
-    _drop_old(path)
+    _keep(path, compressed)
     return _Archive(compressed, len(raw))
+
+
+def _read_kept(path: Path) -> _Archive | None:
+    """What is in the cache, if it is whole."""
+    try:
+        compressed = path.read_bytes()
+        os.utime(path)
+        reader = zstandard.ZstdDecompressor().decompressobj()
+        raw_size_bytes = len(reader.decompress(compressed))
+    except (OSError, zstandard.ZstdError):
+        return None
+    return _Archive(compressed, raw_size_bytes) if reader.eof else None
+
+
+def _keep(path: Path, compressed: bytes) -> None:
+    """Put it into the cache; where that cannot be written to, the next time takes as long as this."""
+    with contextlib.suppress(OSError, NoRoomError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, compressed)
+        _drop_old(path)
 
 
 def _drop_old(newest: Path, most: int = 8) -> None:
     """A cache of a few: the archives of one kind that were used last."""
     kind = newest.name.partition("-")[0]
-    found = sorted(newest.parent.glob(f"{kind}-*.cpio.zst"), key=os.path.getmtime, reverse=True)
+    found = sorted(
+        newest.parent.glob(f"{kind}-*.cpio.zst"), key=lambda path: path.stat().st_mtime, reverse=True
+    )
     for path in found[most:]:
         path.unlink(missing_ok=True)

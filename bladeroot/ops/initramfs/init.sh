@@ -1,6 +1,7 @@
 #!/bin/sh
 # The agent's first process. It gives Python a machine to stand on, and starts it again if it ends.
 export PATH=/usr/bin HOME=/root PYTHONHOME=/usr PYTHONPATH=/usr/lib/bladeroot PYTHONDONTWRITEBYTECODE=1
+export ENV=/etc/shrc
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev

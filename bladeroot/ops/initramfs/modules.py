@@ -1,7 +1,7 @@
 """The snapshot's part of the initramfs: modules of its kernel, and the firmware that they name.
 
-Modules are compressed one by one: all that a machine does not load would else take up its memory. kmod, which is
-this machine's, reads them, also where the snapshot's own would not.
+Modules are compressed one by one: all that a machine does not load would else take up its memory. The kmod
+that reads them is this machine's, whatever the snapshot's own can do.
 """
 
 from __future__ import annotations

@@ -36,16 +36,16 @@ _PROGRAMS = (
 _OPTIONAL_PROGRAMS = ("mkfs.xfs", "mkfs.btrfs")
 """Needed by layouts that ask for these filesystems."""
 _APPLETS = (
-    "sh cat chroot cp cttyhack cut df dmesg echo env find free grep head hwclock ip kill ls lsmod mkdir mknod mv"
-    " ping poweroff ps reboot rm sed setsid sleep stty sync tail test top tr true udhcpc uname vi wc wget"
-).split()
+    "sh cat chroot cp cttyhack cut df dmesg echo env find free grep head hwclock ip kill ls lsmod mkdir"
+    " mknod mv ping poweroff ps reboot rm sed setsid sleep stty sync tail test top tr true udhcpc uname vi"
+    " wc wget"
+)
 _KERNEL_HELPER = "usr/sbin/modprobe"
-"""What the kernel calls when it wants a module itself (CONFIG_MODPROBE_PATH): the PHY of a network card, say."""
-_STDLIB_LEFT_OUT = frozenset(
-    (
-        "test idlelib tkinter turtledemo lib2to3 ensurepip distutils sqlite3 curses pydoc_data venv unittest dbm"
-        " xmlrpc wsgiref msilib __phello__ doctest.py pydoc.py turtle.py __pycache__ site-packages dist-packages"
-    ).split()
+"""What the kernel calls where it wants a module itself (CONFIG_MODPROBE_PATH): a network card's PHY, say."""
+_STDLIB_LEFT_OUT = re.compile(
+    r"test|idlelib|tkinter|turtledemo|lib2to3|ensurepip|distutils|sqlite3|curses|pydoc_data|venv|unittest|dbm"
+    r"|xmlrpc|wsgiref|msilib|__phello__|__pycache__|site-packages|dist-packages|config-3.*"
+    r"|(doctest|pydoc|turtle)\.py"
 )
 _EXTENSIONS_LEFT_OUT = re.compile(r"(_sqlite3|_g?dbm|nis|readline|_curses|_tkinter|_codecs_|_?xx|_test)")
 """Compiled modules of the standard library that bring large libraries, or large tables, for nothing."""
@@ -82,7 +82,7 @@ class Userland:
             stamps,
             sorted(self.links.items()),
             linker_cache.exists() and _stamp(linker_cache),
-            is_installed("strip"),
+            _is_installed("strip"),
         ]
 
 
@@ -140,12 +140,22 @@ _ETC = {
     "etc/hosts": "127.0.0.1 localhost\n",
     "etc/nsswitch.conf": "hosts: files dns\n",
     "etc/mtab": "",
+    "etc/shrc": 'modprobe() { /usr/bin/modprobe "$@"; }\n',
 }
+"""The last is for a person: busybox's shell prefers its own modprobe, which reads no compressed modules."""
 
 
 def _stamp(path: Path) -> tuple[str, int, int]:
     status = path.stat()
     return str(path), status.st_size, status.st_mtime_ns
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        find_tool(name)
+    except MissingToolError:
+        return False
+    return True
 
 
 def _find_optional(reporter: Reporter) -> list[str]:
@@ -173,7 +183,7 @@ def _add_busybox(files: dict[str, Path], links: dict[str, str]) -> None:
     busybox = Path(find_tool("busybox"))
     files["usr/bin/busybox"] = busybox
     known = set(run([busybox, "--list"]).stdout.split())
-    for name in _APPLETS:
+    for name in _APPLETS.split():
         if name in known and f"usr/bin/{name}" not in files:
             links.setdefault(f"usr/bin/{name}", "busybox")
 
@@ -181,16 +191,12 @@ def _add_busybox(files: dict[str, Path], links: dict[str, str]) -> None:
 def _find_stdlib(files: dict[str, Path]) -> Iterator[tuple[str, Path]]:
     root = Path(sysconfig.get_path("stdlib"))
     place = f"usr/{sys.platlibdir}/python{sys.version_info.major}.{sys.version_info.minor}"
-    for path in _walk(root, lambda parts: not any(_is_left_out(part) for part in parts)):
+    for path in _walk(root, lambda parts: not any(_STDLIB_LEFT_OUT.fullmatch(part) for part in parts)):
         target = f"{place}/{path.relative_to(root).as_posix()}"
         if path.suffix == ".py":
             yield target, path
         elif path.suffix == ".so" and not _EXTENSIONS_LEFT_OUT.match(path.name):
             files[target] = path
-
-
-def _is_left_out(part: str) -> bool:
-    return part in _STDLIB_LEFT_OUT or part.startswith("config-3")
 
 
 def _walk(root: Path, wanted: Any) -> Iterator[Path]:
@@ -257,11 +263,8 @@ def _find_libraries(files: dict[str, Path]) -> dict[str, Path]:
     have = {path.resolve() for path in files.values()}
     elves = [path for path in files.values() if _is_elf(path)]
     said = run(["ldd", *elves], check=False).stdout
-    found: dict[str, Path] = {}
-    for line in said.splitlines():
-        match = re.search(r"(?:=>\s+)?(/\S+)\s+\(0x", line)
-        if match and Path(match[1]).resolve() not in have:
-            found[_place(match[1])] = Path(match[1]).resolve()
+    listed = parse_ldd(said)
+    found = {place: path.resolve() for place, path in listed.items() if path.resolve() not in have}
     for place, path in [(place, path) for place, path in found.items() if path.name.startswith("libc.so")]:
         for name in _OPENED_BY_NAME:
             if (path.parent / name).is_file():
@@ -269,9 +272,26 @@ def _find_libraries(files: dict[str, Path]) -> dict[str, Path]:
     return found
 
 
-def _place(path: str) -> str:
-    """Where a library belongs, with the four old folders led into usr/."""
-    first, _, rest = path.lstrip("/").partition("/")
+def parse_ldd(text: str) -> dict[str, Path]:
+    """What ldd(1) says are the libraries of some programs: their places in the archive, and here.
+
+    Those that the linker does not look for by itself (a Python under /opt has its own) go beside the C
+    library: their programs are not where they were, so that a path relative to one leads elsewhere.
+    """
+    paths = [Path(match) for match in re.findall(r"(?:^|\s)(/\S+)\s+\(0x", text)]
+    places = {path: _place(path) for path in paths}
+    folder = next(
+        (str(Path(places[path]).parent) for path in paths if path.name.startswith("libc.so")), "usr/lib"
+    )
+    return {
+        place if place.startswith(tuple(_ROOTS.values())) else f"{folder}/{path.name}": path
+        for path, place in places.items()
+    }
+
+
+def _place(path: Path) -> str:
+    """The same path with the four old folders led into usr/."""
+    first, _, rest = str(path).lstrip("/").partition("/")
     return f"{_ROOTS.get(first, first)}/{rest}"
 
 
@@ -299,11 +319,8 @@ def _stage(tree: Path, files: dict[str, Path], modules: dict[str, Path]) -> dict
 
 
 def _strip(paths: Iterable[Path]) -> None:
-    try:
-        find_tool("strip")
-    except MissingToolError:
-        return  # larger, not worse
-    run(["strip", "--strip-unneeded", *paths], check=False)
+    if _is_installed("strip"):  # else it is larger, not worse
+        run(["strip", "--strip-unneeded", *paths], check=False)
 
 
 def _compile(tree: Path) -> None:

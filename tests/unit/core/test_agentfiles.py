@@ -22,3 +22,9 @@ def test_other_files_are_no_parts() -> None:
     assert choose_parts(INITRAMFS, names) == ["initramfs.00", "initramfs.01"]
     assert choose_parts(KERNEL, names) == ["vmlinuz.00"]
     assert choose_parts("info", names) == []
+
+
+def test_no_part_has_bytes_of_two_pieces() -> None:
+    parts = dict(cut_into_parts(INITRAMFS, bytes(PART_BYTES + 1), b"", b"two"))
+    assert [len(part) for part in parts.values()] == [PART_BYTES, 1, 3]
+    assert list(parts) == ["initramfs.00", "initramfs.01", "initramfs.02"]
