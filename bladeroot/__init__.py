@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from bladeroot.core.cluster import Cluster as Cluster
     from bladeroot.core.manifest import Manifest as Manifest
     from bladeroot.core.manifest import SignedManifest as SignedManifest
+    from bladeroot.core.orders import Order as Order
     from bladeroot.core.reports import RoomState as RoomState
     from bladeroot.errors import BladerootError as BladerootError
     from bladeroot.events import Event as Event
@@ -39,6 +40,10 @@ if TYPE_CHECKING:
     from bladeroot.ops.install import apply_install as apply_install
     from bladeroot.ops.install import choose_install_disk as choose_install_disk
     from bladeroot.ops.install import plan_install as plan_install
+    from bladeroot.ops.orders import ReimagePlan as ReimagePlan
+    from bladeroot.ops.orders import give_order as give_order
+    from bladeroot.ops.orders import plan_reimage as plan_reimage
+    from bladeroot.ops.orders import read_order_states as read_order_states
     from bladeroot.ops.promote import RootRole as RootRole
     from bladeroot.ops.promote import take_root_role as take_root_role
     from bladeroot.ops.publish import Published as Published
@@ -48,6 +53,8 @@ if TYPE_CHECKING:
     from bladeroot.ops.snapshots.capture import capture_snapshot as capture_snapshot
     from bladeroot.ops.snapshots.debian import build_debian as build_debian
     from bladeroot.ops.sources import DepotSource as DepotSource
+    from bladeroot.ops.status import find_room as find_room
+    from bladeroot.ops.status import read_status as read_status
 
 __version__ = "0.1.0"
 
@@ -61,8 +68,10 @@ _HOMES = {
     "Event": "events",
     "InstallPlan": "ops.install",
     "Manifest": "core.manifest",
+    "Order": "core.orders",
     "PublishPlan": "ops.publish",
     "Published": "ops.publish",
+    "ReimagePlan": "ops.orders",
     "Reporter": "events",
     "RoomState": "core.reports",
     "RootClient": "net.client",
@@ -73,12 +82,17 @@ _HOMES = {
     "capture_snapshot": "ops.snapshots.capture",
     "choose_install_disk": "ops.install",
     "find_claims": "net.discovery",
+    "find_room": "ops.status",
     "follow_root": "ops.follow",
+    "give_order": "ops.orders",
     "init_cluster": "ops.folder",
     "open_disk": "host.blockdev",
     "plan_install": "ops.install",
     "plan_publish": "ops.publish",
+    "plan_reimage": "ops.orders",
     "publish_snapshot": "ops.publish",
+    "read_order_states": "ops.orders",
+    "read_status": "ops.status",
     "take_root_role": "ops.promote",
 }
 
