@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 
 KERNEL = "vmlinuz"
 INITRAMFS = "initramfs"
+WHOLE_FILES = (KERNEL, INITRAMFS)
+"""What parts make up."""
 KERNEL_ARGUMENT = "rootfstype=ramfs"
 """For the agent's kernel: else it unpacks into a tmpfs, which holds half of what memory was free early on,
 and on a small UEFI machine that is less than all drivers take (init/do_mounts.c: init_rootfs).
@@ -33,3 +35,9 @@ def choose_parts(name: str, file_names: Iterable[str]) -> list[str]:
     """Of an artefact's files those that make up `name`, in order."""
     matches = (_PART.fullmatch(file_name) for file_name in file_names)
     return sorted(match.group() for match in matches if match and match.group(1) == name)
+
+
+def join_parts(file_names: Iterable[str]) -> list[str]:
+    """An artefact's files as a person sees them: every part is the file that it is of, once."""
+    matches = ((name, _PART.fullmatch(name)) for name in file_names)
+    return list(dict.fromkeys(match.group(1) if match else name for name, match in matches))

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from bladeroot.host.depot import Depot
     from bladeroot.ops.generations import HeldGeneration, Trust
 
-_KINDS = ("runtime", "extras", "overlays", "boot")
+_KINDS = ("runtime", "extras", "overlays", "boot", "agent")
 _DEFAULT_KEEP = 3
 
 
@@ -115,11 +115,16 @@ def _add_export(actions: Verbs) -> None:
         run=run_export,
         summary="write a tarball of a generation as an ordinary file",
         description="runtime and extras are .tar.zst files that tar and zstd read. Of overlays and boot, "
-        "--file names one file. Every byte is checked against its hash before it is written.",
+        "--file names one file; of the agent, vmlinuz or initramfs, in one piece. Every byte is checked "
+        "against its hash before it is written.",
         examples=[
             ("bladeroot generations export 7 runtime > runtime.tar.zst", "an ordinary tarball"),
             ("bladeroot generations export 7 runtime | tar --zstd -tv", "what is in it"),
             ("bladeroot generations export 7 overlays --file web01.tar.zst -o o.tar.zst", "one overlay"),
+            (
+                "bladeroot generations export 7 agent --file vmlinuz -o vmlinuz",
+                "for a boot server of your own",
+            ),
         ],
         errors=[DepotError, ArtefactError],
     )
@@ -207,14 +212,16 @@ def run_prune(args: argparse.Namespace, out: Output) -> int:
 
 def run_export(args: argparse.Namespace, out: Output) -> int:
     """Write an artefact, or one file of it."""
+    from bladeroot.core.agentfiles import join_parts
     from bladeroot.core.manifest import ArtefactKind
     from bladeroot.ops.generations import TARBALLS, read_generation
 
     depot = open_depot(args)
     artefact = read_generation(depot, args.serial).manifest.artefact(ArtefactKind(args.kind))
     if args.file is None and artefact.kind not in TARBALLS:
-        names = ", ".join(file.name for file in depot.read_torrent(artefact.info_hash).files)
-        raise UsageError(f"{args.kind} is several files", f"name one with --file: {names}")
+        names = [file.name for file in depot.read_torrent(artefact.info_hash).files]
+        told = ", ".join(join_parts(names))
+        raise UsageError(f"{args.kind} is several files", f"name one with --file: {told}")
     if args.output is None:
         stream = out.binary()
         _export(depot, artefact, args.file, stream)
@@ -234,10 +241,15 @@ def run_export(args: argparse.Namespace, out: Output) -> int:
 
 
 def _export(depot: Depot, artefact: Artefact, file: str | None, stream: IO[bytes]) -> None:
+    from bladeroot.core.agentfiles import WHOLE_FILES
+    from bladeroot.core.manifest import ArtefactKind
+    from bladeroot.host.agentpayload import read_agent_file
     from bladeroot.ops.generations import write_artefact
 
     if file is None:
         write_artefact(depot, artefact, stream.write)
+    elif artefact.kind is ArtefactKind.AGENT and file in WHOLE_FILES:
+        stream.writelines(read_agent_file(depot, artefact.info_hash, file))
     else:
         stream.write(depot.read_file(artefact.info_hash, file))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bladeroot.core.agentfiles import INITRAMFS, KERNEL, PART_BYTES, choose_parts, cut_into_parts
+from bladeroot.core.agentfiles import INITRAMFS, KERNEL, PART_BYTES, choose_parts, cut_into_parts, join_parts
 
 
 @given(size=st.integers(1, 3 * PART_BYTES + 5))
@@ -22,6 +22,7 @@ def test_other_files_are_no_parts() -> None:
     assert choose_parts(INITRAMFS, names) == ["initramfs.00", "initramfs.01"]
     assert choose_parts(KERNEL, names) == ["vmlinuz.00"]
     assert choose_parts("info", names) == []
+    assert join_parts(names) == ["info", "initramfs", "vmlinuz", "initramfs.0", "initramfs.00.new"]
 
 
 def test_no_part_has_bytes_of_two_pieces() -> None:

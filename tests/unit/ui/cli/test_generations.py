@@ -18,6 +18,7 @@ from bladeroot.ops.generations import Trust, find_problems, read_generation, wri
 from tests.unit.ui.cli.conftest import Run
 
 RUNTIME = {"00000": b"one", "00001": b"two" * 1000, "index": b"end"}
+AGENT = {"info": b"i", "initramfs.00": b"user", "initramfs.01": b"site", "vmlinuz.00": b"kernel"}
 
 
 @pytest.fixture
@@ -46,6 +47,7 @@ def add_generation(
         artefacts=(
             add_artefact(depot, ArtefactKind.RUNTIME, files),
             add_artefact(depot, ArtefactKind.OVERLAYS, {"index": b"i", "web01.tar.zst": b"w"}),
+            add_artefact(depot, ArtefactKind.AGENT, AGENT),
         ),
         blades=make_blade_entries(folder.cluster),
     )
@@ -84,7 +86,7 @@ def test_list(run: Run) -> None:
 @pytest.mark.usefixtures("depot")
 def test_show(run: Run) -> None:
     facts = run("generations", "show", "2", "--json").facts
-    assert [artefact["kind"] for artefact in facts["artefacts"]] == ["runtime", "overlays"]
+    assert [artefact["kind"] for artefact in facts["artefacts"]] == ["runtime", "overlays", "agent"]
     assert [blade["name"] for blade in facts["blades"]] == ["web01"]
     shown = run("generations", "show", "2").out
     assert "web01" in shown
@@ -142,8 +144,11 @@ def test_export_lays_the_files_end_to_end(depot: Depot, tmp_path: Path) -> None:
     whole = subprocess.run([*argv, "runtime"], capture_output=True, check=True)
     one = subprocess.run([*argv, "overlays", "--file", "web01.tar.zst"], capture_output=True, check=True)
 
+    agent = subprocess.run([*argv, "agent", "--file", "initramfs"], capture_output=True, check=True)
+
     assert whole.stdout == b"one3end"
     assert one.stdout == b"w"
+    assert agent.stdout == b"usersite"
     held = read_generation(depot, 3)
     memory = io.BytesIO()
     write_artefact(depot, held.manifest.artefact(ArtefactKind.RUNTIME), memory.write)
@@ -166,6 +171,7 @@ def test_export_writes_no_damaged_byte(depot: Depot) -> None:
     ("words", "code", "said"),
     [
         (("3", "overlays"), 2, "overlays is several files (name one with --file: index, web01.tar.zst)"),
+        (("3", "agent"), 2, "agent is several files (name one with --file: info, initramfs, vmlinuz)"),
         (("3", "extras"), 22, "has no extras artefact"),
         (("3", "kernel"), 2, "invalid choice: 'kernel'"),
         (("3", "runtime", "-o", "taken"), 2, "taken is there already"),
