@@ -75,6 +75,11 @@ def find_tool(name: str) -> str:
     return path
 
 
+def is_installed(name: str) -> bool:
+    """Whether there is such a program."""
+    return shutil.which(name, path=_SEARCH_PATH) is not None
+
+
 def require_tools(names: Iterable[str]) -> None:
     """Raise MissingToolError now rather than half-way through."""
     for name in names:

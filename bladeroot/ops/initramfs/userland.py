@@ -25,7 +25,7 @@ from bladeroot.core.cpio import Entry, find_parents, make_directory, make_file, 
 from bladeroot.errors import MissingToolError
 from bladeroot.events import Reporter, Warned
 from bladeroot.host.files import scratch_folder
-from bladeroot.host.run import find_tool, run
+from bladeroot.host.run import find_tool, is_installed, run
 
 _AGENT = "bladeroot.agent.__main__"
 LIBRARY = "usr/lib/bladeroot"
@@ -82,7 +82,7 @@ class Userland:
             stamps,
             sorted(self.links.items()),
             linker_cache.exists() and _stamp(linker_cache),
-            _is_installed("strip"),
+            is_installed("strip"),
         ]
 
 
@@ -148,14 +148,6 @@ _ETC = {
 def _stamp(path: Path) -> tuple[str, int, int]:
     status = path.stat()
     return str(path), status.st_size, status.st_mtime_ns
-
-
-def _is_installed(name: str) -> bool:
-    try:
-        find_tool(name)
-    except MissingToolError:
-        return False
-    return True
 
 
 def _find_optional(reporter: Reporter) -> list[str]:
@@ -319,7 +311,7 @@ def _stage(tree: Path, files: dict[str, Path], modules: dict[str, Path]) -> dict
 
 
 def _strip(paths: Iterable[Path]) -> None:
-    if _is_installed("strip"):  # else it is larger, not worse
+    if is_installed("strip"):  # else it is larger, not worse
         run(["strip", "--strip-unneeded", *paths], check=False)
 
 

@@ -2,7 +2,7 @@
 
 One flat directory, /usr/lib/bladeroot, and /usr/bin/bladeroot, which uses the snapshot's own Python; and
 where it has systemd, bladeroot.service. The same installation always gives the same bytes, owners, modes and
-times.
+times; a copy of a copy too.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import bladeroot
 from bladeroot.core.systemdunits import CONFIG_DIRECTORY
 from bladeroot.errors import SnapshotError
 from bladeroot.host.kernels import resolve_inside
-from bladeroot.host.run import require_root, run
+from bladeroot.host.run import is_installed, require_root, run
 from bladeroot.ops.snapshots.tree import find_program, read_elf, require_tree
 
 DIRECTORY = "usr/lib/bladeroot"
@@ -124,6 +124,7 @@ def write_library(directory: Path, distributions: Iterable[metadata.Distribution
     directory.mkdir(mode=0o755)
     for distribution in distributions:
         _copy_distribution(distribution, directory)
+    _strip(directory)
     _compile(directory)
     return _settle(directory)
 
@@ -260,6 +261,13 @@ def _iter_bladeroot_files() -> Iterator[tuple[str, Path]]:
         for source in sorted(root.rglob("*")):
             if source.is_file() and source.suffix != ".pyc":
                 yield f"{prefix}/{source.relative_to(root).as_posix()}", source
+
+
+def _strip(directory: Path) -> None:
+    """Without symbols the compiled parts are half as large; where there is no `strip` they stay whole."""
+    libraries = sorted(path for path in directory.rglob("*.so*") if path.is_file())
+    if libraries and is_installed("strip"):
+        run(["strip", "--strip-unneeded", *libraries])
 
 
 def _compile(directory: Path) -> None:
