@@ -70,8 +70,9 @@ def handled(*, restore: bool) -> Iterator[None]:
         finish()
         if restore:
             _state = _State()
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        for number, handler in before.items():
+            # The interpreter's own end gives every signal its default back, but for those that are ignored.
+            signal.signal(number, handler if restore else signal.SIG_IGN)
 
 
 def finish() -> None:
