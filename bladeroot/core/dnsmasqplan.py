@@ -22,6 +22,7 @@ UEFI_LOADER = "snponly.efi"
 _UEFI_ARCHITECTURES = (7, 9)
 _UEFI_HTTP_ARCHITECTURE = 16
 _LEASE = "1h"
+_RA_INTERVAL_S = 600
 _TXT_PART_BYTES = 255
 """RFC 1035, 3.3: a character-string's length is one byte."""
 
@@ -87,9 +88,11 @@ def _render_dhcp(manifest: Manifest, setup: NetbootSetup) -> Iterator[str]:
         ",".join(network.dhcp_range) if network.dhcp_range else f"{own.network.network_address},static"
     )
     yield f"dhcp-range={first_last},{own.network.netmask},{_LEASE}"
-    # Without a router advertisement iPXE waits for IPv6, 13 s longer.
+    # Without a router advertisement iPXE waits for IPv6, 13 s longer. With a lifetime of 0 s it makes nobody
+    # route by this machine (RFC 4861, 6.2.3).
     yield f"dhcp-range=::,constructor:{setup.interface},ra-only"
     yield "enable-ra"
+    yield f"ra-param={setup.interface},{_RA_INTERVAL_S},0"
     yield f"dhcp-option=option:router{',' + network.gateway if network.gateway else ''}"
     servers = (str(own.ip), *network.nameservers) if network.dns else network.nameservers
     yield f"dhcp-option=option:dns-server{',' + ','.join(servers) if servers else ''}"

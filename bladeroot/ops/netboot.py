@@ -5,8 +5,9 @@ from __future__ import annotations
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from bladeroot.core.dnsmasqplan import NetbootSetup, find_unreachable, render_dn
 from bladeroot.core.manifest import Manifest
 from bladeroot.core.nodesets import fold_names
 from bladeroot.core.reports import RoomState
-from bladeroot.errors import ConfigError, NetworkError
+from bladeroot.errors import BladerootError, ConfigError, NetworkError
 from bladeroot.events import Note, Reporter, Warned
 from bladeroot.host.depot import Depot
 from bladeroot.host.dnsmasq import Dnsmasq
@@ -28,30 +29,81 @@ from bladeroot.net.dhcpprobe import find_dhcp_servers
 from bladeroot.net.interfaces import choose_interface, find_interfaces
 
 _WATCH_S = 60.0
+_QUIET_S = 10.0
+"""dnsmasq starts anew for news of hardware that are so old, and when nothing has booted by it for so long:
+transfers break off.
+"""
+_LONGEST_WAIT_S = 300.0
 
 
 class NetbootService:
     """What answers netboot while a root is root; see `start_netboot`."""
 
-    def __init__(self, depot: Depot, setup: NetbootSetup, dnsmasq: Dnsmasq, reporter: Reporter) -> None:
+    def __init__(
+        self, depot: Depot, manifest: Manifest, setup: NetbootSetup, dnsmasq: Dnsmasq, reporter: Reporter
+    ) -> None:
         self._depot = depot
+        self._manifest = manifest
+        self._tried_serial = manifest.serial
         self._setup = setup
         self._dnsmasq = dnsmasq
         self._reporter = reporter
         self._rogues: set[str] = set()
+        self._news_since: float | None = None
+        self._refused: set[str] = set()
         self._stop = threading.Event()
 
     def update(self, manifest: Manifest, room: RoomState) -> None:
-        """Take in a newer generation, and what blades have told of their hardware."""
+        """Take in a newer generation at once, and when it is quiet what blades have told of their hardware.
+
+        What cannot be taken in is warned of, and what there was goes on.
+        """
         hardware = _find_hardware(room) if manifest.network.dns else {}
         setup = attrs.evolve(self._setup, boot_hash=find_boot_files(manifest)[0], hardware=hardware)
-        if setup.boot_hash != self._setup.boot_hash:
-            _place_loaders(self._depot, setup)
-        self._setup = setup
-        self._dnsmasq.reconfigure(render_dnsmasq(manifest, setup))
+        if (manifest, setup) == (self._manifest, self._setup):
+            self._news_since = None
+            return
+        if manifest.serial == self._tried_serial and not self._is_time():
+            return
+        self._tried_serial, self._news_since = manifest.serial, None
+        try:
+            if setup.boot_hash != self._setup.boot_hash:
+                _place_loaders(self._depot, setup)
+            self._dnsmasq.reconfigure(render_dnsmasq(manifest, setup))
+            self._manifest, self._setup = manifest, setup
+        except BladerootError as error:
+            self._refuse(manifest, str(error), error.hint)
+        except OSError as error:
+            self._refuse(manifest, str(error), f"is there room in {self._setup.tftp_folder.parent}?")
 
-    def watch_for_rogues(self) -> None:
-        """Look from time to time who else gives addresses; a thread's work, until the role ends."""
+    def _is_time(self) -> bool:
+        """Whether dnsmasq may be disturbed for what is new since some time, or could not be taken in."""
+        if self._news_since is None:
+            self._news_since = time.monotonic()
+        waited_s = time.monotonic() - self._news_since
+        return min(waited_s, self._dnsmasq.quiet_s) >= _QUIET_S or waited_s >= _LONGEST_WAIT_S
+
+    def _refuse(self, manifest: Manifest, why: str, hint: str) -> None:
+        text = f"netboot goes on without what is new in generation {manifest.serial}: {why}"
+        if text not in self._refused:
+            self._refused.add(text)
+            self._reporter(Warned(text=text, hint=hint))
+
+    def watch(self) -> None:
+        """Look who else gives addresses, and warn of what should not be; a thread's work."""
+        if self._setup.mode is Netboot.PROXY:
+            self._look_for_partner()
+        else:
+            self._watch_for_rogues()
+
+    def _look_for_partner(self) -> None:
+        with suppress(NetworkError):
+            if not _find_others(self._setup):
+                text = f"no DHCP server answers on {self._setup.interface}: nothing gets an address there"
+                hint = 'a proxy only adds to what another server says; netboot = "dhcp" gives addresses too'
+                self._reporter(Warned(text=text, hint=hint))
+
+    def _watch_for_rogues(self) -> None:
         while not self._stop.wait(_WATCH_S):
             try:
                 found = _find_others(self._setup)
@@ -105,9 +157,8 @@ def start_netboot(
         _warn_of_gaps(manifest, setup, reporter)
         _place_loaders(depot, setup)
         with Dnsmasq(render_dnsmasq(manifest, setup), reporter) as dnsmasq:
-            service = NetbootService(depot, setup, dnsmasq, reporter)
-            if mode is Netboot.DHCP:
-                threading.Thread(target=service.watch_for_rogues, name="dhcp-watch", daemon=True).start()
+            service = NetbootService(depot, manifest, setup, dnsmasq, reporter)
+            threading.Thread(target=service.watch, name="dhcp-watch", daemon=True).start()
             reporter(Note(text=f"answering netboot on {name} ({address}) as {mode}"))
             try:
                 yield service

@@ -76,6 +76,10 @@ def test_without_a_range_nobody_else_gets_an_address() -> None:
     assert find_unreachable(ranged, SETUP) == []
 
 
+def test_a_root_is_nobodys_ipv6_router() -> None:
+    assert "ra-param=br0,600,0" in lines()
+
+
 def test_a_proxy_gives_no_addresses_and_is_one_service_for_each_kind() -> None:
     text = lines(attrs.evolve(SETUP, mode=Netboot.PROXY))
     assert "dhcp-range=10.77.0.0,proxy,255.255.255.0" in text
