@@ -10,20 +10,25 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
 
+import attrs
 from attrs import frozen
 
 from bladeroot.core.agentdecision import Why
 from bladeroot.core.agentfiles import KERNEL_ARGUMENT
-from bladeroot.core.cluster import Blade, StrangerPolicy, parse_mac
+from bladeroot.core.cluster import StrangerPolicy, parse_mac
 from bladeroot.core.hardware import Hardware, Nic
 from bladeroot.core.machines import find_blade
 from bladeroot.core.manifest import ArtefactKind, Manifest
-from bladeroot.core.orders import Order, choose_order
-from bladeroot.core.reports import RoomState, stranger_name
+from bladeroot.core.orders import Order, choose_order, describe_restart
+from bladeroot.core.reports import BladePhase, BladeState, RoomState, stranger_name
 from bladeroot.errors import ConfigError, DepotError, InventoryError, NetworkError
 
 _UUID = re.compile(r"[0-9a-fA-F-]{1,36}")
 _MOST_TEXT = 64
+_MOST_SAID = 160
+"""Two lines of a screen."""
+_NOT_SAID = frozenset("$&|")
+"""They mean something in an iPXE script: settings, and what follows success or failure."""
 
 
 @frozen(kw_only=True)
@@ -106,34 +111,47 @@ def choose_answer(
             kind=AnswerKind.LOCAL, name=stranger_name(query.mac), words=str(error), is_held=query.has_failed
         )
     if blade is not None:
-        return _answer_blade(query, blade, room, orders)
-    return _answer_stranger(query, manifest, room, assigned, pool)
+        return _answer_blade(query, blade.name, room, orders)
+    return _answer_stranger(query, manifest, room, orders, assigned, pool)
 
 
-def _answer_blade(query: BootQuery, blade: Blade, room: RoomState, orders: Collection[Order]) -> Answer:
-    known = room.blades.get(blade.name)
-    order = choose_order(orders, blade.name, known.order if known else 0)
+def _answer_blade(query: BootQuery, blade: str, room: RoomState, orders: Collection[Order]) -> Answer:
+    known = room.blades.get(blade)
+    order = choose_order(orders, blade, known.order if known else 0)
+    if order is not None and known is not None and not query.has_failed and _is_armed(known, order):
+        words = f"order {order.number} is for it: its disk has the agent"
+        return Answer(kind=AnswerKind.LOCAL, name=blade, words=words)
     if order is not None:
         words = f"order {order.number} is for it: the agent carries it out"
-        return Answer(kind=AnswerKind.AGENT, name=blade.name, words=words, why=Why.ORDER)
+        return Answer(kind=AnswerKind.AGENT, name=blade, words=words, why=Why.ORDER)
     if query.has_failed:
         words = "its disk does not boot: the agent looks at it"
-        return Answer(kind=AnswerKind.AGENT, name=blade.name, words=words, why=Why.NO_BOOT)
-    return Answer(kind=AnswerKind.LOCAL, name=blade.name, words="boots from its own disk")
+        return Answer(kind=AnswerKind.AGENT, name=blade, words=words, why=Why.NO_BOOT)
+    return Answer(kind=AnswerKind.LOCAL, name=blade, words="boots from its own disk")
+
+
+def _is_armed(known: BladeState, order: Order) -> bool:
+    """Whether the last that the blade said is that its own disk starts the agent next, for that order."""
+    return known.phase is BladePhase.UP and known.note == describe_restart(order.number)
 
 
 def _answer_stranger(
     query: BootQuery,
     manifest: Manifest,
     room: RoomState,
+    orders: Collection[Order],
     assigned: Mapping[str, str],
     pool: Sequence[str],
 ) -> Answer:
     name = stranger_name(query.mac)
+    before = _find_assigned(query.mac, manifest, assigned, pool)
+    if before:
+        answer = _answer_blade(query, before, room, orders)
+        return attrs.evolve(answer, assigned=before if answer.kind is AnswerKind.AGENT else "")
     if not query.has_failed:
         return Answer(kind=AnswerKind.LOCAL, name=name, words="not in the inventory: boots from its own disk")
     if manifest.strangers.policy is StrangerPolicy.ASSIGN:
-        free = _find_free(query.mac, manifest, room, assigned, pool)
+        free = _find_free(manifest, room, assigned, pool)
         if free:
             words = f"not in the inventory: becomes {free}"
             return Answer(kind=AnswerKind.AGENT, name=name, words=words, why=Why.STRANGER, assigned=free)
@@ -143,16 +161,24 @@ def _answer_stranger(
     return Answer(kind=AnswerKind.AGENT, name=name, words=words, why=Why.STRANGER, is_held=True)
 
 
-def _find_free(
-    mac: str, manifest: Manifest, room: RoomState, assigned: Mapping[str, str], pool: Sequence[str]
-) -> str:
-    """The pool's blade that this machine has already, or the next one that nobody has."""
-    blades = {entry.blade.name: entry.blade for entry in manifest.blades}
-    usable = [name for name in pool if name in blades and not blades[name].macs and not blades[name].uuid]
-    if assigned.get(mac) in usable:
-        return assigned[mac]
+def _find_assigned(mac: str, manifest: Manifest, assigned: Mapping[str, str], pool: Sequence[str]) -> str:
+    """The pool's blade that this machine has become already, or ""."""
+    name = assigned.get(mac, "")
+    return (
+        name if manifest.strangers.policy is StrangerPolicy.ASSIGN and name in _usable(manifest, pool) else ""
+    )
+
+
+def _find_free(manifest: Manifest, room: RoomState, assigned: Mapping[str, str], pool: Sequence[str]) -> str:
+    """The pool's next blade that nobody has, or ""."""
     taken = {*assigned.values(), *(name for name, state in room.blades.items() if state.session)}
-    return next((name for name in usable if name not in taken), "")
+    return next((name for name in _usable(manifest, pool) if name not in taken), "")
+
+
+def _usable(manifest: Manifest, pool: Sequence[str]) -> list[str]:
+    """The pool's blades that are no machine of the inventory."""
+    blades = {entry.blade.name: entry.blade for entry in manifest.blades}
+    return [name for name in pool if name in blades and not blades[name].macs and not blades[name].uuid]
 
 
 def find_boot_files(manifest: Manifest) -> tuple[str, str]:
@@ -172,9 +198,9 @@ def render_local_script(
     """Boot the disk; if that comes back, ask again and say so."""
     boot = f"chain --autofree {local_loader} ||" if query.is_uefi else "sanboot --no-describe --drive 0x80 ||"
     lines = [
-        f"echo bladeroot: {answer.name}: {answer.words}",
+        _say(f"{answer.name}: {answer.words}"),
         boot,
-        f"echo bladeroot: {answer.name}: the disk does not boot; asking the root what to do",
+        _say(f"{answer.name}: the disk does not boot; asking the root what to do"),
         *_render_asking(root, wait_s, failed=True),
     ]
     return _render(lines)
@@ -196,11 +222,11 @@ def render_agent_script(
     words += [f"bladeroot.why={answer.why}"] if answer.why else []
     words += [f"bladeroot.blade={answer.assigned}"] if answer.assigned else []
     arguments = " ".join(word for word in words if word)
-    lines = [f"echo bladeroot: {answer.name}: {answer.words}"]
+    lines = [_say(f"{answer.name}: {answer.words}")]
     if not query.is_uefi:
         lines += [
             "cpuid --ext 29 && goto start ||",
-            "echo bladeroot: this processor has no 64-bit mode: it cannot run the agent",
+            _say("this processor has no 64-bit mode: it cannot run the agent"),
             "goto wait",
             ":start",
         ]
@@ -209,7 +235,7 @@ def render_agent_script(
         where = f"http://{holder}/boot/{agent_hash}"
         lines += [
             f":holder{number}",
-            f"echo bladeroot: fetching the agent from {holder}",
+            _say(f"fetching the agent from {holder}"),
             "imgfree",
             # The stub in the kernel finds the initramfs by the name on its command line.
             f"kernel {where}/vmlinuz initrd=initramfs {arguments} || goto {following}",
@@ -222,7 +248,7 @@ def render_agent_script(
 
 def render_waiting_script(name: str, words: str, *, root: str, wait_s: int) -> str:
     """Say why nothing is done, and ask again."""
-    return _render([f"echo bladeroot: {name}: {words}", *_render_asking(root, wait_s, failed=False)])
+    return _render([_say(f"{name}: {words}"), *_render_asking(root, wait_s, failed=False)])
 
 
 def script_address(root: str, *, failed: bool = False) -> str:
@@ -243,7 +269,7 @@ def _render_asking(root: str, wait_s: int, *, failed: bool) -> list[str]:
     """Ask the root again, for ever: after a power cut blades are up before any root is."""
     return [
         ":ask",
-        f"echo bladeroot: asking {root} again in {wait_s} s",
+        _say(f"asking {root} again in {wait_s} s"),
         f"sleep {wait_s}",
         "ifopen || goto ask",
         f"chain --replace --autofree {script_address(root, failed=failed)} || goto ask",
@@ -252,6 +278,14 @@ def _render_asking(root: str, wait_s: int, *, failed: bool) -> list[str]:
 
 def _render(lines: Sequence[str]) -> str:
     return "\n".join(["#!ipxe", *lines]) + "\n"
+
+
+def _say(text: str) -> str:
+    """A line of script that puts it on the screen, whatever is in it."""
+    plain = (
+        char if char.isascii() and char.isprintable() and char not in _NOT_SAID else "?" for char in text
+    )
+    return f"echo bladeroot: {''.join(plain)[:_MOST_SAID]}"
 
 
 def _clean(text: str) -> str:

@@ -113,6 +113,11 @@ def accept_order(signed: SignedOrder, trusted_keys: Collection[signing.PublicKey
     return order
 
 
+def describe_restart(number: int) -> str:
+    """What a blade's daemon tells the root when it restarts into the agent of its own disk for an order."""
+    return f"restarts for order {number}"
+
+
 def choose_order(orders: Iterable[Order], blade: str, last_done: int) -> Order | None:
     """The newest order that the blade has not done; older ones are passed over for good."""
     open_orders = [order for order in orders if blade in order.blades and order.number > last_done]

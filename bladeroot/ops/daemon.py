@@ -21,7 +21,7 @@ from attrs import frozen
 from bladeroot.core.bootfacts import BootFacts
 from bladeroot.core.cluster import Cluster
 from bladeroot.core.hardware import Hardware
-from bladeroot.core.orders import Order, SignedOrder, accept_order, choose_order
+from bladeroot.core.orders import Order, SignedOrder, accept_order, choose_order, describe_restart
 from bladeroot.core.signing import PublicKey
 from bladeroot.errors import BladerootError, ConfigError, NetworkError, UsageError
 from bladeroot.events import Booted, HardwareFound, Held, Note, Reporter, Warned, ignore
@@ -240,7 +240,7 @@ class Daemon:
             self.machine.start_agent_next()
             self.restarts.note(order.number)
             self.reporter(Note(text=f"{name}: {order.kind}; restarting into the agent"))
-            report(Note(text=f"restarts for {name}"))
+            report(Note(text=describe_restart(order.number)))
             report.send()
             self.machine.restart()
             if self.stop.wait(RESTART_LIMIT_S + _RESTART_SLACK_S):

@@ -15,12 +15,13 @@ from bladeroot.core.bootanswer import (
     parse_query,
     render_agent_script,
     render_local_script,
+    render_waiting_script,
     script_address,
 )
 from bladeroot.core.cluster import Blade, DiskRule, Layout, StrangerPolicy, Strangers
 from bladeroot.core.manifest import BladeEntry, Manifest
-from bladeroot.core.orders import Order
-from bladeroot.core.reports import BladeState, RoomState
+from bladeroot.core.orders import Order, describe_restart
+from bladeroot.core.reports import BladePhase, BladeState, RoomState
 from bladeroot.errors import NetworkError
 
 CLUSTER = "0" * 32
@@ -72,6 +73,27 @@ def test_an_order_that_the_blade_has_done_is_none() -> None:
     assert choose_answer(BootQuery(mac=MAC), MANIFEST, room, [ORDER], {}).kind is AnswerKind.LOCAL
 
 
+def test_a_blade_that_restarts_into_its_own_agent_is_left_to_its_disk_until_that_fails() -> None:
+    armed = BladeState(blade="web01", phase=BladePhase.UP, note=describe_restart(7))
+    room = attrs.evolve(ROOM, blades={**ROOM.blades, "web01": armed})
+    assert choose_answer(BootQuery(mac=MAC), MANIFEST, room, [ORDER], {}).kind is AnswerKind.LOCAL
+    back = choose_answer(BootQuery(mac=MAC, has_failed=True), MANIFEST, room, [ORDER], {})
+    assert (back.kind, back.why) == (AnswerKind.AGENT, Why.ORDER)
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        BladeState(blade="web01", phase=BladePhase.UP),
+        BladeState(blade="web01", phase=BladePhase.UP, note=describe_restart(6)),
+        BladeState(blade="web01", phase=BladePhase.HELD, note=describe_restart(7)),
+    ],
+)
+def test_a_blade_whose_disk_does_not_carry_the_order_out_gets_the_agent(known: BladeState) -> None:
+    room = attrs.evolve(ROOM, blades={**ROOM.blades, "web01": known})
+    assert choose_answer(BootQuery(mac=MAC), MANIFEST, room, [ORDER], {}).kind is AnswerKind.AGENT
+
+
 def test_a_stranger_is_left_to_its_disk_and_held_when_that_fails() -> None:
     first = choose_answer(BootQuery(mac=UNKNOWN), MANIFEST, ROOM, [], {})
     assert (first.kind, first.is_held) == (AnswerKind.LOCAL, False)
@@ -87,6 +109,18 @@ def test_an_assigned_stranger_becomes_the_next_free_blade_and_stays_it() -> None
     others = {"52:54:00:00:00:50": "spare01"}
     assert choose_answer(query, ASSIGNING, ROOM, [], others, POOL).assigned == "spare02"
     assert choose_answer(query, ASSIGNING, ROOM, [], {UNKNOWN: "spare02"}, POOL).assigned == "spare02"
+
+
+def test_a_machine_that_became_a_blade_of_the_pool_has_its_orders() -> None:
+    order = Order(cluster_id=CLUSTER, number=8, blades=("spare02",))
+    given = {UNKNOWN: "spare02"}
+    asked = BootQuery(mac=UNKNOWN)
+    answer = choose_answer(asked, ASSIGNING, ROOM, [order], given, POOL)
+    assert (answer.kind, answer.why, answer.assigned) == (AnswerKind.AGENT, Why.ORDER, "spare02")
+    answer = choose_answer(asked, ASSIGNING, ROOM, [], given, POOL)
+    assert (answer.kind, answer.name) == (AnswerKind.LOCAL, "spare02")
+    answer = choose_answer(asked, MANIFEST, ROOM, [order], given, POOL)
+    assert answer.kind is AnswerKind.LOCAL, "strangers are nobody any more"
 
 
 def test_a_blade_that_is_at_work_already_is_not_free() -> None:
@@ -136,6 +170,17 @@ def test_scripts_ask_for_ever(uefi: bool) -> None:
     assert lines[-1].endswith("&local=failed || goto ask")
     assert ":ask" in lines
     assert ("sanboot" in script) is not uefi
+
+
+@given(st.text(max_size=300))
+def test_words_are_words_to_ipxe_whatever_is_in_them(words: str) -> None:
+    lines = render_waiting_script("this machine", words, root=ROOT, wait_s=3).split("\n")
+    assert lines[2] == ":ask", "one line of words"
+    said = lines[1].removeprefix("echo bladeroot: ")
+    assert said.isascii()
+    assert said.isprintable()
+    assert not set(said) & set("$|&")
+    assert len(said) <= 160
 
 
 def test_an_agents_script_tries_each_holder_in_turn() -> None:

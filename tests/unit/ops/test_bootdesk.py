@@ -14,8 +14,9 @@ from bladeroot.core.orders import Order, sign_order
 from bladeroot.core.reports import BladeState, RoomState
 from bladeroot.core.signing import SecretKey
 from bladeroot.errors import TrustError
-from bladeroot.events import Event, Held, Note
+from bladeroot.events import Event, Held, Note, Warned
 from bladeroot.host.depot import Depot
+from bladeroot.ops import bootdesk
 from bladeroot.ops.bootdesk import BootDesk
 
 CLUSTER = "0" * 32
@@ -144,3 +145,32 @@ def test_a_generation_without_an_agent_says_so(desk: Desk) -> None:
 def test_what_happens_is_told(desk: Desk) -> None:
     desk.desk.boot_script(FAILED, ROOT)
     assert any("its disk does not boot" in event.text for event in desk.events if isinstance(event, Note))
+
+
+def test_a_machine_that_gets_the_agent_and_stays_silent_is_warned_of_once(desk: Desk) -> None:
+    def warnings() -> list[str]:
+        return [event.text for event in desk.events if isinstance(event, Warned)]
+
+    for _ in range(5):
+        desk.desk.boot_script(FAILED, ROOT)
+    assert warnings() == []
+    for _ in range(3):
+        assert "bladeroot.why=no-boot" in desk.desk.boot_script(FAILED, ROOT), "it is answered all the same"
+    assert len(warnings()) == 1
+    assert f"web01 ({MAC}) got the agent 5 times" in warnings()[0]
+
+
+def test_a_machine_that_reports_may_come_as_often_as_it_likes(desk: Desk) -> None:
+    for sequence in range(20):
+        state = BladeState(blade="web01", session="s", sequence=sequence)
+        desk.room = attrs.evolve(desk.room, blades={"web01": state})
+        desk.desk.boot_script(FAILED, ROOT)
+    assert not any(isinstance(event, Warned) for event in desk.events)
+
+
+def test_made_up_addresses_do_not_fill_memory(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bootdesk, "_MOST_TOLD", 8)
+    for number in range(50):
+        query = BootQuery(mac=f"52:54:00:00:01:{number:02x}", has_failed=True)
+        desk.desk.boot_script(query, ROOT)
+    assert len(desk.desk._told) == len(desk.desk._in_vain) == 8
