@@ -67,6 +67,7 @@ class BootDesk:
         self._room = room
         self._reporter = reporter
         self._book = OrderBook(depot.path, lambda event: reporter()(event))
+        self._checked: dict[SignedOrder, Order | None] = {}
         self._told: dict[str, str] = {}
         self._in_vain: dict[str, tuple[tuple[str, int], int]] = {}
         """By who asks: what it had reported when it got the agent last, and how often it got it since."""
@@ -94,9 +95,10 @@ class BootDesk:
     def boot_script(self, query: BootQuery, root: str) -> str:
         """The answer for a machine, as an iPXE script. What is new in it is told."""
         manifest, room = self._newest(), self._room()
-        answer = choose_answer(
-            query, manifest, room, self._accepted(), self._read_assigned(), _pool(manifest)
-        )
+        assigned = self._read_assigned()
+        # Without knowing what was assigned nothing is: two machines must not become one blade.
+        pool = _pool(manifest) if assigned is not None else []
+        answer = choose_answer(query, manifest, room, self._accepted(), assigned or {}, pool)
         self._tell(query, answer)
         boot, agent = find_boot_files(manifest)
         waits = _WAITS_FOR_DISK_S if answer.kind is AnswerKind.LOCAL else _WAITS_S
@@ -120,13 +122,18 @@ class BootDesk:
         )
 
     def _accepted(self) -> list[Order]:
-        accepted = []
-        for signed in self.orders():
-            try:
-                accepted.append(accept_order(signed, self._trusted_keys, self._cluster_id))
-            except BladerootError:
-                continue  # no blade would do it
-        return accepted
+        """The orders that blades would believe. Each is checked once: hundreds ask at the same time."""
+        self._checked = {
+            signed: self._checked[signed] if signed in self._checked else self._accept(signed)
+            for signed in self.orders()
+        }
+        return [order for order in self._checked.values() if order is not None]
+
+    def _accept(self, signed: SignedOrder) -> Order | None:
+        try:
+            return accept_order(signed, self._trusted_keys, self._cluster_id)
+        except BladerootError:
+            return None
 
     def _choose_holders(self, room: RoomState, agent: str, root: str) -> list[str]:
         """Some blades that have the agent, by chance, and the root in the end."""
@@ -165,19 +172,25 @@ class BootDesk:
             hint = "its screen or serial console says why; `bladeroot.debug` on the kernel line gives a shell"
             self._reporter()(Warned(text=text, hint=hint))
 
-    def _read_assigned(self) -> dict[str, str]:
+    def _read_assigned(self) -> dict[str, str] | None:
+        """By MAC address; None where there is something, but not that."""
+        path = self._depot.path / _ASSIGNED_FILE
         try:
-            told = json.loads((self._depot.path / _ASSIGNED_FILE).read_bytes())
+            told = json.loads(path.read_bytes())
+            return {str(mac): str(name) for mac, name in told.items()}
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError) as error:
-            self._reporter()(Warned(text=f"{self._depot.path / _ASSIGNED_FILE} is not readable: {error}"))
-            return {}
-        return {str(mac): str(name) for mac, name in told.items()} if isinstance(told, dict) else {}
+        except (OSError, ValueError, AttributeError) as error:
+            text = f"{path} is damaged, and no blade of the pool is assigned: {error}"
+            if self._told.get(_ASSIGNED_FILE) != text:
+                _keep(self._told, _ASSIGNED_FILE, text)
+                hint = "correct it, or remove it where no machine was assigned a blade"
+                self._reporter()(Warned(text=text, hint=hint))
+            return None
 
     def _write_assigned(self, mac: str, name: str) -> None:
         assigned = self._read_assigned()
-        if assigned.get(mac) != name:
+        if assigned is not None and assigned.get(mac) != name:
             assigned[mac] = name
             write_atomically(self._depot.path / _ASSIGNED_FILE, json.dumps(assigned, indent=1) + "\n")
 

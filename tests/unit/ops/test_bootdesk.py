@@ -174,3 +174,18 @@ def test_made_up_addresses_do_not_fill_memory(desk: Desk, monkeypatch: pytest.Mo
         query = BootQuery(mac=f"52:54:00:00:01:{number:02x}", has_failed=True)
         desk.desk.boot_script(query, ROOT)
     assert len(desk.desk._told) == len(desk.desk._in_vain) == 8
+
+
+def test_two_machines_do_not_become_one_blade_when_a_root_forgot_who_was_what(desk: Desk) -> None:
+    desk.manifest = attrs.evolve(
+        desk.manifest, strangers=Strangers(policy=StrangerPolicy.ASSIGN, pool="spare[01-02]")
+    )
+    for damaged in ("torn", "[1]"):
+        (desk.depot.path / "assigned.json").write_text(damaged)
+        for _ in range(2):
+            script = desk.desk.boot_script(BootQuery(mac=UNKNOWN, has_failed=True), ROOT)
+            assert "bladeroot.blade" not in script
+        assert (desk.depot.path / "assigned.json").read_text() == damaged, "a person may mend it"
+    warnings = [event.text for event in desk.events if isinstance(event, Warned)]
+    assert len(warnings) == 2
+    assert all("assigned.json is damaged" in text for text in warnings)
