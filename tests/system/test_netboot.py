@@ -109,8 +109,9 @@ def ask_for_address(client: LabHost, folder: Path, extra: Sequence[str] = ()) ->
     return dict(re.findall(r"^(\w+)=(.*)$", said, re.MULTILINE))
 
 
-def fetch(client: LabHost, argv: Sequence[str]) -> bytes:
-    return os.fsencode(run(client.command(argv), timeout_s=TIMEOUT_S).stdout)
+def fetch_script(client: LabHost, query: str) -> str:
+    argv = ["busybox", "wget", "-q", "-O", "-", f"http://{ROOT}:7474/boot.ipxe?{query}"]
+    return run(client.command(argv), timeout_s=TIMEOUT_S).stdout
 
 
 def test_a_blade_gets_its_address_its_loader_and_its_name(
@@ -133,6 +134,11 @@ def test_a_blade_gets_its_address_its_loader_and_its_name(
         backwards = run(client.command(["busybox", "nslookup", "10.79.0.11", ROOT])).stdout
         assert "web01.toy.lan" in backwards
         root.wait_for(says("DHCPACK"))
+        script = fetch_script(client, "mac=52-54-00-79-00-01&local=failed")
+        assert f"bladeroot.root={ROOT}:7474 bladeroot.mac={MAC} bladeroot.why=no-boot" in script
+        refused = fetch_script(client, "mac=nonsense||shell").splitlines()[1]
+        assert refused.startswith("echo bladeroot: this machine: not a MAC address")
+        assert "||" not in refused
 
 
 def test_dnsmasq_is_started_again_when_it_ends(toy: ToyCluster, network: LabNetwork, tmp_path: Path) -> None:
@@ -174,6 +180,12 @@ def test_a_proxy_leaves_the_addresses_to_the_sites_server(
         told = ask_for_address(network.host("client"), tmp_path)
         assert told["ip"].startswith("10.79.0.1")
         assert told["serverid"] == SITE
+
+
+def test_a_proxy_that_stands_alone_says_so(toy: ToyCluster, network: LabNetwork) -> None:
+    with start_root(toy, network.host("root"), "--netboot", "proxy") as root:
+        warning = root.wait_for(says("no DHCP server answers"))
+        assert 'netboot = "dhcp"' in str(warning["hint"])
 
 
 def _boot_hash(toy: ToyCluster) -> str:

@@ -8,7 +8,15 @@ import threading
 from pathlib import Path
 from types import FrameType
 
-from bladeroot.errors import ConfigError, DepotError, NetworkError, PortTakenError, UsageError
+from bladeroot.errors import (
+    ConfigError,
+    DepotError,
+    MissingToolError,
+    NetworkError,
+    PortTakenError,
+    PrivilegeError,
+    UsageError,
+)
 from bladeroot.ui.cli.options import open_depot, open_folder
 from bladeroot.ui.cli.output import Output
 from bladeroot.ui.cli.parser import Verbs, add_verb
@@ -24,13 +32,18 @@ def add_parser(verbs: Verbs) -> None:
         description="Announces this machine over mDNS as the cluster's root and gives the depot's "
         "generations to blades over BitTorrent, until it is stopped (Ctrl-C or SIGTERM). On a terminal it "
         "shows a live table of what blades report.\n\n"
-        "A generation that is published meanwhile is taken in at once.",
+        "A generation that is published meanwhile is taken in at once.\n\n"
+        "With netboot it also answers machines that boot over the network, by a dnsmasq of its own: `dhcp` "
+        "gives addresses too, and refuses to where another DHCP server answers; `proxy` works beside one; "
+        "`off` leaves it. A machine is sent to its own disk, unless there is an order for it or its disk "
+        "does not boot.",
         examples=[
             ("bladeroot promote", "be root with what the depot holds"),
             ("bladeroot promote --publish /srv/snapshots/bookworm", "publish a snapshot first"),
+            ("bladeroot promote --netboot proxy --interface eth1", "boot blades beside a site's DHCP server"),
             ("bladeroot promote --json 2> events.jsonl", "every event as a JSON line, for programs"),
         ],
-        errors=[ConfigError, DepotError, NetworkError, PortTakenError],
+        errors=[PrivilegeError, ConfigError, DepotError, NetworkError, PortTakenError, MissingToolError],
         see="`bladeroot help publish`, `bladeroot help install`, `bladeroot help status`",
     )
     parser.add_argument(
@@ -43,7 +56,7 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument(
         "--netboot",
         choices=["dhcp", "proxy", "off"],
-        help="how to answer machines that boot over the network (default: cluster.toml)",
+        help="how to answer machines that boot over the network (default: as published)",
     )
     parser.add_argument(
         "--interface", metavar="NAME", help="where to answer netboot (default: where blades have addresses)"

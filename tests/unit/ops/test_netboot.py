@@ -19,6 +19,7 @@ from bladeroot.errors import NetworkError
 from bladeroot.events import Event, Warned
 from bladeroot.host.depot import Depot
 from bladeroot.host.dnsmasq import Dnsmasq
+from bladeroot.net.dhcpprobe import DhcpServer
 from bladeroot.ops import netboot
 from bladeroot.ops.netboot import NetbootService
 
@@ -105,6 +106,29 @@ def room_of(memory_bytes: int) -> RoomState:
 @pytest.fixture
 def service(tmp_path: Path) -> Service:
     return Service(tmp_path)
+
+
+def test_a_dhcp_server_that_appears_later_is_named_once(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[str] = []
+    rogue = DhcpServer(address="10.77.0.66", mac="52:54:00:00:00:66")
+    own = DhcpServer(address="10.77.0.1", mac="52:54:00:00:00:fe")
+
+    def look(interface: str) -> list[DhcpServer]:
+        looks.append(interface)
+        if len(looks) == 2:
+            raise NetworkError("the link is down")
+        if len(looks) == 5:
+            service.service.stop()
+        return [own] if len(looks) == 1 else [own, rogue]
+
+    monkeypatch.setattr(netboot, "_WATCH_S", 0.0)
+    monkeypatch.setattr(netboot, "find_dhcp_servers", look)
+    service.service.watch()
+    assert looks == ["br0"] * 5
+    (warning,) = service.warnings
+    assert warning == "another DHCP server has appeared: 10.77.0.66 (52:54:00:00:00:66)"
 
 
 def test_nothing_new_disturbs_nobody(service: Service) -> None:
