@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -20,9 +21,12 @@ from bladeroot.ops.install import apply_install, choose_install_disk, plan_insta
 from bladeroot.ops.installhooks import run_pre_install
 from bladeroot.ops.serving import serve_depot
 from bladeroot.ops.sources import DepotSource, SwarmSource
+from tests.system.errorbench import TIMEOUT_S, Bench, make_own, read_ran
+from tests.system.test_damage import list_leftovers, wait_for_line
 from tests.system.test_install import install_blade, look_into, read_slot
 from tests.toycluster import ToyCluster, make_toy_cluster
 
+__all__ = ["make_own"]
 pytestmark = pytest.mark.system
 
 SCRIPT = "#!/bin/sh\n"
@@ -155,3 +159,24 @@ def test_hooks_come_from_a_root_without_a_depot(toy: ToyCluster, tmp_path: Path)
         "pre-install/10-early",
     ]
     assert os.access(found / "pre-install/10-early", os.X_OK)
+
+
+def test_an_install_that_is_stopped_while_a_hook_runs(own: Bench, tmp_path: Path) -> None:
+    write_hook(own.toy, "cluster", "post-install/95-hangs", f"{SCRIPT}exec sleep 1000\n")
+    own.toy.publish()
+    (tmp_path / "tmp").mkdir()
+    argv = ["install", "--blade", "web01", "--yes", "--from-depot", own.toy.depot.path, "--disk", own.disk()]
+    with subprocess.Popen(
+        own.command(*argv),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path / "tmp")},
+    ) as process:
+        wait_for_line(process, "post-install hook 95-hangs")
+        process.terminate()
+        _out, err = process.communicate(timeout=TIMEOUT_S)
+    assert read_ran(process.returncode, err).error == "stopped ()"
+    assert process.returncode == 130
+    assert list((tmp_path / "tmp").iterdir()) == []
+    assert list_leftovers(tmp_path) == []
