@@ -123,6 +123,16 @@ class Booted(Event):
     """Number of the last order that was carried out on this disk; 0 for none."""
 
 
+@frozen(kw_only=True)
+class RootStarted(Event):
+    """A machine has the root role and serves that generation: who starts now finds it."""
+
+    blade: str
+    cluster: str
+    serial: int
+    port: int
+
+
 EVENT_CLASSES: tuple[type[Event], ...] = (
     StepStarted,
     StepFinished,
@@ -135,6 +145,7 @@ EVENT_CLASSES: tuple[type[Event], ...] = (
     Held,
     HardwareFound,
     Booted,
+    RootStarted,
 )
 _BY_NAME = {event_class.__name__: event_class for event_class in EVENT_CLASSES}
 

@@ -86,7 +86,8 @@ class NetbootRun:
                 self._bad[event.subject] = f"{event.subject} is held: {event.reason}"
 
     def install(self, root: RoomProcess) -> None:
-        """Switch all blades on, network first, until each has reported that it is installed."""
+        """Switch all blades on once the root is up, until each has reported that it is installed."""
+        self.room.wait_for_root(root)
         for blade in self.room.blades.values():
             blade.power_on("network")
 

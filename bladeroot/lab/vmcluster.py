@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import attrs
-from attrs import frozen
+from attrs import field, frozen
 
 from bladeroot.core.cluster import GIB, MIB, Blade, Layout, Netboot, Role
 from bladeroot.core.manifest import Manifest
@@ -15,8 +15,8 @@ from bladeroot.events import Note, Reporter
 from bladeroot.host.depot import Depot
 from bladeroot.host.run import require_root, require_tools
 from bladeroot.lab.demo import PACKAGES, ROLES
-from bladeroot.lab.qemuplan import Firmware
-from bladeroot.lab.vmroom import VmRoom, choose_firmwares, plan_blade
+from bladeroot.lab.qemuplan import Bus, Firmware
+from bladeroot.lab.vmroom import VmRoom, choose_buses, choose_firmwares, plan_blade
 from bladeroot.ops.folder import ClusterFolder, init_cluster
 from bladeroot.ops.publish import plan_publish, publish_snapshot
 from bladeroot.ops.snapshots.debian import clone_snapshot, ensure_cached_debian
@@ -39,6 +39,8 @@ class VmClusterOptions:
     blades: int = 3
     firmware: str = "mixed"
     """A key of `vmroom.FIRMWARE_MIXES`."""
+    disk: str = "virtio"
+    """A key of `vmroom.DISK_MIXES`."""
     snapshot: Path | None = None
     cache: Path | None = None
     """Keeps the Debian between runs."""
@@ -54,6 +56,8 @@ class VmCluster:
     manifest: Manifest
     firmwares: Mapping[str, Firmware]
     """By blade."""
+    buses: Mapping[str, Bus] = field(factory=dict)
+    """What a blade's disk is attached to, where that is not virtio."""
     disk_size_bytes: int = DISK_SIZE_BYTES
 
     def environment(self) -> dict[str, str]:
@@ -68,7 +72,8 @@ class VmCluster:
         """Put the blades into the room: off, with empty disks."""
         for name, firmware in self.firmwares.items():
             blade = self.folder.cluster.blade(name)
-            room.add_blade(blade, firmware=firmware, disk_size_bytes=self.disk_size_bytes)
+            bus = self.buses.get(name, "virtio")
+            room.add_blade(blade, firmware=firmware, bus=bus, disk_size_bytes=self.disk_size_bytes)
 
 
 def prepare_cluster(work: Path, options: VmClusterOptions, reporter: Reporter) -> VmCluster:
@@ -138,7 +143,11 @@ def publish(
     for artefact in published.manifest.artefacts:
         reporter(Note(text=f"{artefact.kind}: {render_about(artefact.size_bytes)}"))
     names = sorted(folder.cluster.blades)
-    firmwares = dict(zip(names, choose_firmwares(options.firmware, len(names)), strict=True))
     return VmCluster(
-        folder=folder, key_path=key_path, depot=depot, manifest=published.manifest, firmwares=firmwares
+        folder=folder,
+        key_path=key_path,
+        depot=depot,
+        manifest=published.manifest,
+        firmwares=dict(zip(names, choose_firmwares(options.firmware, len(names)), strict=True)),
+        buses=dict(zip(names, choose_buses(options.disk, len(names)), strict=True)),
     )

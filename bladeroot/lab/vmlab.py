@@ -101,6 +101,7 @@ def run_vm_lab(
         lab = VmLab(cluster, room, start)
         cluster.furnish(room)
         root = room.start_root(cluster.folder.path, cluster.depot)
+        room.wait_for_root(root)
         for blade in room.blades.values():
             blade.power_on(start)
         when_up()

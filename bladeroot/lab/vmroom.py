@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from bladeroot.core.cluster import GIB, Blade, Cluster
-from bladeroot.errors import InventoryError
-from bladeroot.events import Reporter, ignore
+from bladeroot.errors import ClaimNotHeldError, InventoryError
+from bladeroot.events import Event, Reporter, RootStarted, ignore
 from bladeroot.host.run import DEVNULL, PIPE, Argument, start_process, stop_process
 from bladeroot.lab.power import VmBlade, make_disk
 from bladeroot.lab.qemuplan import Bus, Firmware, MachineSpec
@@ -17,6 +19,9 @@ from bladeroot.lab.room import RoomProcess
 from bladeroot.lab.segment import Segment, start_segment
 
 ROOT_NAME = "root"
+_ROOT_TIMEOUT_S = 180.0
+"""It listens for other roots and DHCP servers first."""
+_LOOK_S = 0.2
 FIRMWARE_MIXES: dict[str, tuple[Firmware, ...]] = {
     "bios": ("bios",),
     "uefi": ("uefi",),
@@ -24,6 +29,13 @@ FIRMWARE_MIXES: dict[str, tuple[Firmware, ...]] = {
     "mixed": ("bios", "uefi", "uefi-http"),
 }
 """What the blades of a room have, in turn."""
+DISK_MIXES: dict[str, tuple[Bus, ...]] = {
+    "virtio": ("virtio",),
+    "sata": ("sata",),
+    "nvme": ("nvme",),
+    "mixed": ("virtio", "sata", "nvme"),
+}
+"""What their disks are attached to, in turn: `/dev/vda`, `/dev/sda`, `/dev/nvme0n1`."""
 DEFAULT_DISK_SIZE_BYTES = 6 * GIB
 
 
@@ -50,6 +62,7 @@ class VmRoom:
         self._reporter = reporter
         self._stack = stack
         self._roots = 0
+        self._root_is_up = threading.Event()
 
     def add_blade(
         self,
@@ -92,17 +105,48 @@ class VmRoom:
     def start_root(
         self, cluster: Path, depot: Path, extra: Sequence[str] = (), *, reporter: Reporter | None = None
     ) -> RoomProcess:
-        """`bladeroot promote` in the room, answering netboot as the inventory says; ends with the room."""
+        """`bladeroot promote` in the room, answering netboot as the inventory says; ends with the room.
+
+        It takes a while to be up: firmware that is to netboot from it is switched on after `wait_for_root`.
+        """
         self._roots += 1
+        is_up = self._root_is_up = threading.Event()
+        report = reporter or self._reporter
+
+        def hear(event: Event) -> None:
+            if isinstance(event, RootStarted) and not event.subject:
+                is_up.set()
+            report(event)
+
         log = self.work / "logs" / f"{ROOT_NAME}-{self._roots}.jsonl"
-        log.parent.mkdir(parents=True, exist_ok=True)
+        scratch = self.work / "tmp"
+        for folder in (log.parent, scratch):
+            folder.mkdir(parents=True, exist_ok=True)
         command = ["--json", "--depot", str(depot), "promote", "--blade", ROOT_NAME, *extra]
         argv = self.command(cluster, command)
-        starting = start_process(argv, stdout=DEVNULL, stderr=PIPE, ends_with_parent=True)
+        # One that is killed leaves its scratch folders: in the room's folder, not in everybody's.
+        environment = {"TMPDIR": str(scratch)}
+        starting = start_process(
+            argv, stdout=DEVNULL, stderr=PIPE, environment=environment, ends_with_parent=True
+        )
         process = self._stack.enter_context(starting)
-        root = RoomProcess(ROOT_NAME, process, log, reporter or self._reporter)
+        root = RoomProcess(ROOT_NAME, process, log, hear)
         self._stack.callback(stop_process, process)
         return root
+
+    def wait_for_root(self, root: RoomProcess, timeout_s: float = _ROOT_TIMEOUT_S) -> None:
+        """Wait until the root that was started last answers netboot. Raises ClaimNotHeldError.
+
+        Firmware asks for an address for some seconds only; one that got none stands still until somebody
+        comes.
+        """
+        deadline = time.monotonic() + timeout_s
+        while not self._root_is_up.wait(_LOOK_S):
+            if root.has_ended:
+                root.wait(timeout_s)  # raises with what it said, unless it was told to end
+                raise ClaimNotHeldError("the root ended before it was up")
+            if time.monotonic() > deadline:
+                raise ClaimNotHeldError(f"the root is not up after {timeout_s:g} s")
 
     def command(self, cluster: Path, argv: Sequence[str]) -> list[Argument]:
         """`bladeroot ARGV` as it is run inside the room."""
@@ -120,6 +164,12 @@ def open_vm_room(work: Path, reporter: Reporter = ignore) -> Iterator[VmRoom]:
 def choose_firmwares(mix: str, count: int) -> list[Firmware]:
     """What each of so many blades has."""
     kinds = FIRMWARE_MIXES[mix]
+    return [kinds[number % len(kinds)] for number in range(count)]
+
+
+def choose_buses(mix: str, count: int) -> list[Bus]:
+    """What the disk of each of so many blades is attached to."""
+    kinds = DISK_MIXES[mix]
     return [kinds[number % len(kinds)] for number in range(count)]
 
 

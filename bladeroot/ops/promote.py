@@ -20,7 +20,7 @@ from bladeroot.core.manifest import Manifest
 from bladeroot.core.reports import RoomState
 from bladeroot.core.signing import PublicKey
 from bladeroot.errors import BladerootError, ConfigError, DepotError, NetworkError
-from bladeroot.events import Event, Note, Reporter, Warned, ignore
+from bladeroot.events import Event, Reporter, RootStarted, Warned, ignore
 from bladeroot.host.depot import Depot
 from bladeroot.net.control import ControlServer
 from bladeroot.net.discovery import Announcement, announce, find_claims
@@ -273,8 +273,8 @@ def take_root_role(
             )
         )
         role._announcement = stack.enter_context(announce(claim))
-        what = f"{newest.cluster_name} with generation {newest.serial}"
-        role._tell(Note(text=f"{blade} is root of {what}, port {server.port}"))
+        names = {"blade": blade, "cluster": newest.cluster_name}
+        role._tell(RootStarted(serial=newest.serial, port=server.port, **names))
         yield role
 
 

@@ -85,6 +85,10 @@ def says(text: str) -> Callable[[dict[str, object]], bool]:
     return lambda event: text in f"{event.get('text', '')}{event.get('error', '')}"
 
 
+def is_root(event: dict[str, object]) -> bool:
+    return event.get("event") == "RootStarted"
+
+
 @contextlib.contextmanager
 def site_server(host: LabHost, folder: Path) -> Iterator[None]:
     """A DHCP server that was there before."""
@@ -119,7 +123,7 @@ def test_a_blade_gets_its_address_its_loader_and_its_name(
 ) -> None:
     client = network.host("client")
     with start_root(toy, network.host("root"), "--netboot", "dhcp") as root:
-        root.wait_for(says("is root of toy"))
+        root.wait_for(is_root)
         told = ask_for_address(client, tmp_path, ["-O", "bootfile", "-x", "0x5d:0000"])
         assert told["ip"] == "10.79.0.11"
         assert told["bootfile"] == "undionly.kpxe"
@@ -144,7 +148,7 @@ def test_a_blade_gets_its_address_its_loader_and_its_name(
 def test_dnsmasq_is_started_again_when_it_ends(toy: ToyCluster, network: LabNetwork, tmp_path: Path) -> None:
     host = network.host("root")
     with start_root(toy, host, "--netboot", "dhcp") as root:
-        root.wait_for(says("is root of toy"))
+        root.wait_for(is_root)
         for pid in _find_dnsmasq(root.process.pid):
             os.kill(pid, 9)
         root.wait_for(says("dnsmasq ended, and starts again"))
@@ -176,7 +180,7 @@ def test_a_proxy_leaves_the_addresses_to_the_sites_server(
         site_server(network.host("site"), tmp_path),
         start_root(toy, network.host("root"), "--netboot", "proxy") as root,
     ):
-        root.wait_for(says("is root of toy"))
+        root.wait_for(is_root)
         told = ask_for_address(network.host("client"), tmp_path)
         assert told["ip"].startswith("10.79.0.1")
         assert told["serverid"] == SITE
@@ -204,6 +208,6 @@ def _find_dnsmasq(parent: int) -> list[int]:
 
 def test_off_is_off(toy: ToyCluster, network: LabNetwork) -> None:
     with start_root(toy, network.host("root")) as root:
-        root.wait_for(says("is root of toy"))
+        root.wait_for(is_root)
         assert not _find_dnsmasq(root.process.pid)
         assert Netboot(toy.manifest.network.netboot) is Netboot.OFF

@@ -9,7 +9,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from bladeroot.core.cluster import MIB
+from bladeroot.errors import ClaimNotHeldError
 from bladeroot.host.run import DEVNULL, PIPE, Completed, Process, run, start_process
 from bladeroot.lab.power import CONSOLE_SOCKET, connected_socket
 from bladeroot.lab.vmroom import VmRoom
@@ -55,6 +58,25 @@ def test_everything_ends_with_a_killed_supervisor(tmp_path: Path) -> None:
         assert all(map(is_running, pids))
         supervisor.send_signal(signal.SIGKILL)
         assert wait_until(lambda: not any(map(is_running, pids)))
+
+
+def test_a_killed_root_leaves_nothing_outside_of_the_rooms_folder(
+    room: VmRoom, toy: ToyCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everybodys = tmp_path / "everybodys"
+    everybodys.mkdir()
+    monkeypatch.setenv("TMPDIR", str(everybodys))
+    root = room.start_root(toy.folder.path, toy.depot.path)
+    room.wait_for_root(root)
+    root.kill()
+    assert list((room.work / "tmp").iterdir()), "it had something to leave"
+    assert not list(everybodys.iterdir())
+
+
+def test_a_root_that_cannot_be_one_is_not_waited_for(room: VmRoom, toy: ToyCluster) -> None:
+    root = room.start_root(toy.folder.path, toy.depot.path, ["--interface", "none0"])
+    with pytest.raises(ClaimNotHeldError, match=r"root ended with exit code 10: .*none0"):
+        room.wait_for_root(root)
 
 
 def test_the_switch_and_the_console_of_a_blade(room: VmRoom) -> None:

@@ -15,7 +15,7 @@ from bladeroot.host.esp import read_boot_facts
 from bladeroot.lab.netbootscenario import NetbootRun
 from bladeroot.lab.power import VmBlade
 from bladeroot.lab.qemu import FAILURES, wait_for_all
-from bladeroot.lab.qemuplan import Firmware
+from bladeroot.lab.qemuplan import Bus, Firmware
 from bladeroot.lab.vmcluster import VmCluster
 from bladeroot.lab.vmroom import VmRoom, open_vm_room
 from tests.toycluster import DISK_SIZE_BYTES, ToyCluster
@@ -34,6 +34,8 @@ from tests.vm.harness import (
 pytestmark = needs_room
 
 FIRMWARES: dict[str, Firmware] = {"vm01": "bios", "vm02": "uefi", "vm03": "uefi-http"}
+BUSES: dict[str, Bus] = {"vm03": "nvme"}
+DISKS = {"vm01": "/dev/vda", "vm02": "/dev/vda", "vm03": "/dev/nvme0n1"}
 
 
 @frozen
@@ -60,6 +62,7 @@ def netbooted(toys: ToyCluster, tmp_path_factory: pytest.TempPathFactory) -> Ite
         depot=toy.depot.path,
         manifest=toy.manifest,
         firmwares=FIRMWARES,
+        buses=BUSES,
         disk_size_bytes=DISK_SIZE_BYTES,
     )
     heard = Heard()
@@ -86,7 +89,7 @@ def test_every_firmware_installs_an_empty_disk_that_boots_alone(netbooted: Netbo
     }
     for name in FIRMWARES:
         facts = netbooted.heard.of(Finished, name)[0].facts
-        assert (facts["blade"], facts["disk"]) == (name, "/dev/vda")
+        assert (facts["blade"], facts["disk"]) == (name, DISKS[name])
 
 
 def test_firmware_that_netboots_first_is_sent_to_the_disk_by_any_root(netbooted: Netbooted) -> None:
@@ -94,6 +97,7 @@ def test_firmware_that_netboots_first_is_sent_to_the_disk_by_any_root(netbooted:
     blades = [room.blade("vm01"), room.blade("vm02")]
     for _ in range(2):
         root = room.start_root(toy.folder.path, toy.depot.path)
+        room.wait_for_root(root)
         machines = [blade.power_on("network") for blade in blades]
         wait_for_all(machines, BOOTED, TIMEOUT_S, fails_on=FAILURES)
         for machine in machines:
@@ -119,7 +123,7 @@ def test_an_order_is_carried_out_once_whatever_roots_forget(netbooted: Netbooted
     root.kill()
 
     forgetful = with_own_depot(toy, tmp_path / "another-depot")  # the order is in it, and no more
-    room.start_root(forgetful.folder.path, forgetful.depot.path)
+    room.wait_for_root(room.start_root(forgetful.folder.path, forgetful.depot.path))
     machine = blade.power_on("network")
     assert read_booted(machine, fails_on=FAILURES)["serial"] == 1
     said = machine.read_console()

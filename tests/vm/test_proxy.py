@@ -50,7 +50,7 @@ def test_bios_and_uefi_netboot_by_proxy_with_the_sites_addresses(toys: ToyCluste
     toy = with_own_depot(toys, tmp_path / "depot")
     heard = Heard()
     with open_vm_room(tmp_path / "room", heard) as room, site_server(room.segment, tmp_path):
-        room.start_root(toy.folder.path, toy.depot.path, ["--netboot", "proxy"])
+        room.wait_for_root(room.start_root(toy.folder.path, toy.depot.path, ["--netboot", "proxy"]))
         blades = [
             room.add_blade(BLADES[0], disk_size_bytes=DISK_SIZE_BYTES),
             room.add_blade(BLADES[1], firmware="uefi", disk_size_bytes=DISK_SIZE_BYTES),

@@ -18,13 +18,17 @@ def test_a_real_debian_netboots_installs_and_boots_alone(debian_snapshot: Path, 
     del debian_snapshot  # in the cache, so that the scenario finds it there
     # UEFI: of 512 MiB it leaves the agent less than BIOS does.
     work = str(tmp_path / "work")
-    words = ["lab", "run", "netboot", "--vm", "--blades", "1", "--firmware", "uefi", "--work", work]
+    words = ["lab", "run", "netboot", "--vm", "--blades", "1", "--firmware", "uefi", "--disk", "sata"]
+    words += ["--work", work]
     completed = run([sys.executable, "-m", "bladeroot", "--json", *words], check=False, timeout_s=TIMEOUT_S)
     assert completed.code == 0, completed.stderr[-4000:]
     report = json.loads(completed.stdout)
     assert report["blades"] == [
         {"blade": "web01", "firmware": "uefi", "hostname": "web01", "role": "web", "serial": 1}
     ]
+    events = [json.loads(line) for line in completed.stderr.splitlines() if line.startswith("{")]
+    installed = [one["facts"] for one in events if one["event"] == "Finished" and one["subject"] == "web01"]
+    assert {facts["disk"] for facts in installed} == {"/dev/sda"}, "the toy's kernel has no driver for this"
     assert list(report["phases_s"]) == [
         "cluster",
         "snapshot",

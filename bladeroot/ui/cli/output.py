@@ -144,6 +144,13 @@ class Output:
                 self._line(f"{who}{title}: {event.duration_s:.1f} s")
             case events.Note():
                 self._line(f"{who}{event.text}")
+            case events.Held():
+                self._line(f"{who}held: {with_hint(event.reason, event.hint)}", style="yellow")
+            case events.Booted():
+                self._line(f"{who}up with generation {event.serial}")
+            case events.RootStarted():
+                what = f"{event.cluster} with generation {event.serial}"
+                self._line(f"{who}{event.blade} is root of {what}, port {event.port}")
             case events.SwarmStats() if self.verbose:
                 have, total = render_about(event.have_bytes), render_about(event.total_bytes)
                 self._line(f"{who}{event.artefact}: {have} of {total} from {event.peers} peers")

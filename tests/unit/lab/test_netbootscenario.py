@@ -27,6 +27,9 @@ class _Room:
         self.work = Path("/work")
         self.blades: dict[str, Any] = {}
 
+    def wait_for_root(self, root: RoomProcess) -> None:
+        assert not root.has_ended
+
 
 class _Root:
     has_ended = False

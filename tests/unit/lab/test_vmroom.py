@@ -8,7 +8,7 @@ from bladeroot.core.cluster import Cluster
 from bladeroot.errors import InventoryError
 from bladeroot.lab.demo import ROLES
 from bladeroot.lab.vmcluster import plan_blades
-from bladeroot.lab.vmroom import choose_firmwares, plan_blade
+from bladeroot.lab.vmroom import choose_buses, choose_firmwares, plan_blade
 
 
 def test_blades_of_a_room_have_what_an_inventory_wants() -> None:
@@ -27,3 +27,8 @@ def test_a_room_has_its_limits(number: int) -> None:
 def test_a_mixed_room_has_every_firmware() -> None:
     assert choose_firmwares("mixed", 4) == ["bios", "uefi", "uefi-http", "bios"]
     assert choose_firmwares("uefi", 2) == ["uefi", "uefi"]
+
+
+def test_a_mixed_room_has_every_kind_of_disk() -> None:
+    assert choose_buses("mixed", 4) == ["virtio", "sata", "nvme", "virtio"]
+    assert choose_buses("nvme", 2) == ["nvme", "nvme"]

@@ -40,6 +40,12 @@ def add_room_options(parser: argparse.ArgumentParser) -> None:
         help="what blades boot with; mixed: BIOS, UEFI, and UEFI with HTTP Boot in turn (default)",
     )
     parser.add_argument(
+        "--disk",
+        choices=["virtio", "sata", "nvme", "mixed"],
+        default="virtio",
+        help="what disks are attached to (default: virtio); mixed: one after the other",
+    )
+    parser.add_argument(
         "--snapshot",
         type=Path,
         metavar="PATH",
@@ -55,4 +61,6 @@ def read_room_options(args: argparse.Namespace) -> VmClusterOptions:
         raise UsageError(
             "say --vm: so far such rooms are of virtual machines", "`bladeroot lab demo` does without them"
         )
-    return VmClusterOptions(blades=args.blades, firmware=args.firmware, snapshot=args.snapshot)
+    return VmClusterOptions(
+        blades=args.blades, firmware=args.firmware, disk=args.disk, snapshot=args.snapshot
+    )
