@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from bladeroot.core.manifest import Manifest as Manifest
     from bladeroot.core.manifest import SignedManifest as SignedManifest
     from bladeroot.core.orders import Order as Order
-    from bladeroot.core.reports import RoomState as RoomState
+    from bladeroot.core.roomstate import RoomState as RoomState
     from bladeroot.errors import BladerootError as BladerootError
     from bladeroot.events import Event as Event
     from bladeroot.events import Reporter as Reporter
@@ -73,7 +73,7 @@ _HOMES = {
     "Published": "ops.publish",
     "ReimagePlan": "ops.orders",
     "Reporter": "events",
-    "RoomState": "core.reports",
+    "RoomState": "core.roomstate",
     "RootClient": "net.client",
     "RootRole": "ops.promote",
     "SignedManifest": "core.manifest",

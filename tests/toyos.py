@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bladeroot.host.run import run
+from bladeroot.lab.qemuplan import NO_TIMER_CHECK
 
 TOY_BOOT_MARKER = "TOYOS-BOOTED"
 """Begins the line `TOYOS-BOOTED hostname=… says=… machine-id=…` on the console.
@@ -26,7 +27,7 @@ Where bladeroot installed it, a line `bladeroot-booted {json}` follows, as the s
 """
 TOY_SAYS_FILE = "etc/toyos-says"
 """Its first line is printed behind the marker: for a test to see which files a slot got."""
-TOY_KERNEL_COMMAND_LINE = "console=ttyS0,115200 quiet panic=-1"
+TOY_KERNEL_COMMAND_LINE = f"console=ttyS0,115200 quiet panic=-1 {NO_TIMER_CHECK}"
 
 _KERNEL_PACKAGE = "linux-image-cloud-amd64"
 _BUSYBOX = Path("/usr/bin/busybox")

@@ -17,7 +17,7 @@ from bladeroot.agent.site import Site
 from bladeroot.core.agentdecision import Install
 from bladeroot.core.hardware import Hardware
 from bladeroot.core.manifest import Manifest, SignedManifest
-from bladeroot.core.reports import stranger_name
+from bladeroot.core.roomstate import stranger_name
 from bladeroot.core.signing import PublicKey
 from bladeroot.events import Event, HardwareFound, Reporter
 from bladeroot.host.blockdev import OpenDisk

@@ -20,7 +20,7 @@ from bladeroot.core.hardware import Hardware, Nic
 from bladeroot.core.machines import find_blade
 from bladeroot.core.manifest import ArtefactKind, Manifest
 from bladeroot.core.orders import Order, choose_order, describe_restart
-from bladeroot.core.reports import BladePhase, BladeState, RoomState, stranger_name
+from bladeroot.core.roomstate import BladePhase, BladeState, RoomState, stranger_name
 from bladeroot.errors import ConfigError, DepotError, InventoryError, NetworkError
 
 _UUID = re.compile(r"[0-9a-fA-F-]{1,36}")

@@ -26,6 +26,7 @@ from bladeroot.host.depot import Depot
 from bladeroot.host.run import require_root, require_tools
 from bladeroot.lab.network import start_network
 from bladeroot.lab.qemu import Firmware, boot
+from bladeroot.lab.qemuplan import KERNEL_COMMAND_LINE
 from bladeroot.lab.room import open_room
 from bladeroot.lab.workfolder import make_work_folder
 from bladeroot.ops.folder import ClusterFolder, init_cluster
@@ -179,7 +180,7 @@ class _Demo:
             name="demo",
             roles=list(ROLES.values()),
             blades=blades,
-            kernel_command_line="console=tty0 console=ttyS0,115200",
+            kernel_command_line=KERNEL_COMMAND_LINE,
             secret_key_path=self.work / "operator.key",
         )
         cluster = attrs.evolve(made.folder.cluster, layouts={LAYOUT.name: LAYOUT})

@@ -26,6 +26,12 @@ _NO_PXE = (
 )
 _SECTOR_BYTES = 512
 
+NO_TIMER_CHECK = "no_timer_check"
+"""For kernels in these machines: on a busy host the emulated timer is late, which stops a kernel that checks
+it (its admin-guide/kernel-parameters.txt)."""
+KERNEL_COMMAND_LINE = f"console=tty0 console=ttyS0,115200 {NO_TIMER_CHECK}"
+"""Of clusters whose blades are such machines."""
+
 
 @frozen(kw_only=True)
 class Kernel:

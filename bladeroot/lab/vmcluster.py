@@ -15,7 +15,7 @@ from bladeroot.events import Note, Reporter
 from bladeroot.host.depot import Depot
 from bladeroot.host.run import require_root, require_tools
 from bladeroot.lab.demo import PACKAGES, ROLES
-from bladeroot.lab.qemuplan import Bus, Firmware
+from bladeroot.lab.qemuplan import KERNEL_COMMAND_LINE, Bus, Firmware
 from bladeroot.lab.vmroom import VmRoom, choose_buses, choose_firmwares, plan_blade
 from bladeroot.ops.folder import ClusterFolder, init_cluster
 from bladeroot.ops.publish import plan_publish, publish_snapshot
@@ -107,7 +107,7 @@ def make_cluster(work: Path, options: VmClusterOptions) -> tuple[ClusterFolder, 
         name="lab",
         roles=list(roles.values()),
         blades=plan_blades(options.blades, roles),
-        kernel_command_line="console=tty0 console=ttyS0,115200",
+        kernel_command_line=KERNEL_COMMAND_LINE,
         secret_key_path=key_path,
     )
     cluster = made.folder.cluster

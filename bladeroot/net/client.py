@@ -25,14 +25,7 @@ from bladeroot.core.manifest import (
     SignedManifest,
 )
 from bladeroot.core.orders import MAX_ORDERS, ORDERS_LIMIT_BYTES, OrderList, SignedOrder
-from bladeroot.core.reports import (
-    NEW_SESSION,
-    SESSION_HEADER,
-    GenerationList,
-    PeerList,
-    Report,
-    parse_event,
-)
+from bladeroot.core.reports import NEW_SESSION, SESSION_HEADER, GenerationList, PeerList, Report, parse_event
 from bladeroot.core.torrentfile import MAX_TORRENT_BYTES
 from bladeroot.errors import NetworkError
 from bladeroot.events import Event

@@ -32,9 +32,9 @@ from bladeroot.core.reports import (
     GenerationList,
     PeerList,
     Report,
-    RoomState,
     parse_report,
 )
+from bladeroot.core.roomstate import RoomState
 from bladeroot.errors import BladerootError, DepotError, NetworkError, PortTakenError
 from bladeroot.net.bootservice import BootService, BootView
 from bladeroot.net.ranges import serve_files

@@ -24,7 +24,7 @@ from bladeroot.core.bootanswer import (
 from bladeroot.core.manifest import Manifest
 from bladeroot.core.nodesets import expand_names
 from bladeroot.core.orders import Order, SignedOrder, accept_order
-from bladeroot.core.reports import RoomState
+from bladeroot.core.roomstate import RoomState
 from bladeroot.core.signing import PublicKey
 from bladeroot.errors import BladerootError, InventoryError
 from bladeroot.events import HardwareFound, Held, Note, Reporter, Warned

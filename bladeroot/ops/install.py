@@ -7,7 +7,7 @@ extras, and holding the whole generation so that the blade can be root) can be c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,11 @@ import attrs
 from bladeroot.core import agentfiles
 from bladeroot.core.bootplan import render_fstab
 from bladeroot.core.disklayout import Use
-from bladeroot.core.framing import FrameIndex, parse_index
 from bladeroot.core.manifest import ArtefactKind
 from bladeroot.core.sizes import render_about
 from bladeroot.errors import DiskTooSmallError
-from bladeroot.events import Finished, Note, Progress, Reporter, ignore
-from bladeroot.host.archive import Extraction, extract_plain, list_plain
+from bladeroot.events import Finished, Note, Reporter, ignore
+from bladeroot.host.archive import extract_plain, list_plain
 from bladeroot.host.blockdev import OpenDisk, apply_partitions, format_partition
 from bladeroot.host.bootloader import (
     commit_slot,
@@ -43,12 +42,12 @@ from bladeroot.host.kernellog import KernelLog, follow_kernel_log
 from bladeroot.host.kernels import find_kernels
 from bladeroot.host.mounts import mounted
 from bladeroot.ops.brokendisk import explain_broken_disk
+from bladeroot.ops.fetching import Fetcher
 from bladeroot.ops.identity import write_host_keys, write_installed, write_machine_id
 from bladeroot.ops.installhooks import run_post_install
 from bladeroot.ops.installplan import InstallPlan, choose_install_disk, plan_install
 from bladeroot.ops.resume import Standing
-from bladeroot.ops.room import RoomMaker
-from bladeroot.ops.sources import OnFile, Source, fetch_artefact
+from bladeroot.ops.sources import Source
 from bladeroot.ops.steps import step
 
 __all__ = ["STEPS", "InstallPlan", "Installation", "apply_install", "choose_install_disk", "plan_install"]
@@ -116,6 +115,7 @@ class Installation:
 
     def __enter__(self) -> Installation:
         self._work = self._stack.enter_context(scratch_folder("bladeroot-install-"))
+        self._get = Fetcher(self.source, self.depot, self.plan.manifest, self.reporter)
         self._stack.push(self._slot_mount)
         return self
 
@@ -184,7 +184,7 @@ class Installation:
         agent = self.plan.agent
         if agent is None:
             return
-        self._fetch(ArtefactKind.AGENT)
+        self._get.fetch(ArtefactKind.AGENT)
         files = {path.name: path for path in self.depot.artefact_files(agent.info_hash)}
         kernel, initramfs = (
             [files[name] for name in agentfiles.choose_parts(what, files)]
@@ -199,7 +199,7 @@ class Installation:
 
     def apply_overlay(self) -> None:
         """Make the tree this blade's own."""
-        archive = self._fetch_overlay()
+        archive = self._get.fetch_overlay(self.plan.entry.overlay)
         with self._explain_full_slot():
             extract_plain(archive, self.slot)
 
@@ -260,7 +260,7 @@ class Installation:
         too. The rest of it stays as the hooks have left it.
         """
         self._mount_slot()
-        archive = self._fetch_overlay()
+        archive = self._get.fetch_overlay(self.plan.entry.overlay)
         before = {path: _identify(self.slot / path) for path in list_plain(archive)}
         self._fetch_and_extract(ArtefactKind.EXTRAS)
         with self._explain_full_slot():
@@ -270,7 +270,7 @@ class Installation:
         """Enter the generation into the blade's own depot: it can be root with it from now on."""
         for artefact in self.plan.manifest.artefacts:
             if not self.depot.has(artefact.info_hash):
-                self._fetch(artefact.kind)
+                self._get.fetch(artefact.kind)
         self.depot.add_generation(self.plan.signed, self.plan.manifest)
         self._record(complete=True)
         sync_filesystem(self.slot)
@@ -302,7 +302,7 @@ class Installation:
     def _install_boot_code(self) -> None:
         payload = self._work / "boot"
         payload.mkdir(exist_ok=True)
-        self._fetch(ArtefactKind.BOOT, lambda name, data: _write(payload / name, data))
+        self._get.fetch(ArtefactKind.BOOT, lambda name, data: _write(payload / name, data))
         kernel_command_line = self.plan.manifest.kernel_command_line
         install_boot_code(self.opened, payload, kernel_command_line=kernel_command_line)
 
@@ -322,56 +322,16 @@ class Installation:
             "make slot_size larger in cluster.toml, or leave out more with the split rules",
         )
 
+    def _fetch_and_extract(self, kind: ArtefactKind) -> None:
+        artefact = self.plan.manifest.artefact(kind)
+        with self._explain_full_slot():
+            self._get.fetch_and_extract(kind, self.slot)
+        self._installed_bytes += artefact.raw_size_bytes
+
     def _mount_slot(self) -> None:
         partition = self.plan.layout.partition(self.plan.layout.slot)
         node = self.opened.partition(partition.number)
         self._slot_mount.enter_context(mounted(node, self.slot, filesystem=partition.filesystem))
-
-    def _fetch_and_extract(self, kind: ArtefactKind) -> None:
-        artefact = self.plan.manifest.artefact(kind)
-        index = self._fetch_index(kind)
-        self._installed_bytes += artefact.raw_size_bytes
-        fetched = 0
-        with self._explain_full_slot(), Extraction(index, self.slot, are_verified=True) as extraction:
-
-            def take(name: str, data: bytes) -> None:
-                nonlocal fetched
-                fetched += len(data)
-                if name != "index":
-                    extraction.submit(int(name), data)
-                self.reporter(Progress(step=kind, done=fetched, total=artefact.size_bytes))
-
-            self._fetch(kind, take)
-            extraction.finish()
-
-    def _fetch(
-        self,
-        kind: ArtefactKind,
-        on_file: OnFile = lambda _name, _data: None,
-        *,
-        wanted: Collection[str] | None = None,
-    ) -> None:
-        manifest = self.plan.manifest
-        make_room = RoomMaker(self.depot, manifest, self.reporter)
-        fetch_artefact(
-            self.source, self.depot, manifest.artefact(kind), on_file, wanted=wanted, make_room=make_room
-        )
-
-    def _fetch_overlay(self) -> bytes:
-        name = self.plan.entry.overlay
-        found: list[bytes] = []
-
-        def take(file_name: str, data: bytes) -> None:
-            if file_name == name:
-                found.append(data)
-
-        self._fetch(ArtefactKind.OVERLAYS, take)
-        return found[0]
-
-    def _fetch_index(self, kind: ArtefactKind) -> FrameIndex:
-        found: list[bytes] = []
-        self._fetch(kind, lambda _name, data: found.append(data), wanted=("index",))
-        return parse_index(found[0])
 
     def _record(self, *, complete: bool) -> None:
         blade, manifest = self.plan.entry.blade, self.plan.manifest

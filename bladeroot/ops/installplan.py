@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -157,15 +158,16 @@ def plan_install(
         artefact.raw_size_bytes for artefact in manifest.artefacts if _is_in_slot(artefact.kind)
     )
     existing = read_table(opened)
-    layout = plan_disk(
-        opened.size_bytes,
-        entry.layout,
-        existing,
-        image_bytes=image_bytes,
-        sector_bytes=opened.sector_bytes,
-        committed=before.slot,
-        wipe_data=wipe_data,
-    )
+    with _naming(disk.path):
+        layout = plan_disk(
+            opened.size_bytes,
+            entry.layout,
+            existing,
+            image_bytes=image_bytes,
+            sector_bytes=opened.sector_bytes,
+            committed=before.slot,
+            wipe_data=wipe_data,
+        )
     standing = Standing.NEW
     if not again:
         wanted = {"blade": blade_name, "cluster_id": cluster_id, "manifest": signed.hash}
@@ -182,9 +184,19 @@ def plan_install(
         order=order,
         before=before,
     )
-    _check_depot_fits(manifest, layout)
-    _check_agent_fits(plan)
+    with _naming(disk.path):
+        _check_depot_fits(manifest, layout)
+        _check_agent_fits(plan)
     return plan
+
+
+@contextmanager
+def _naming(disk: Path) -> Iterator[None]:
+    """What does not fit is said with the name of the disk."""
+    try:
+        yield
+    except DiskError as error:
+        raise type(error)(f"{disk}: {error}", error.hint) from error
 
 
 def _find_lowest_serial(before: BootFacts, cluster_id: str, wipe_data: bool, order: Order | None) -> int:

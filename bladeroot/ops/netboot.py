@@ -18,7 +18,7 @@ from bladeroot.core.cluster import Netboot
 from bladeroot.core.dnsmasqplan import NetbootSetup, find_unreachable, render_dnsmasq
 from bladeroot.core.manifest import Manifest
 from bladeroot.core.nodesets import fold_names
-from bladeroot.core.reports import RoomState
+from bladeroot.core.roomstate import RoomState
 from bladeroot.errors import BladerootError, ConfigError, NetworkError
 from bladeroot.events import Note, Reporter, Warned
 from bladeroot.host.depot import Depot

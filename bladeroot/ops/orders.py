@@ -19,7 +19,7 @@ from bladeroot.core.orders import (
     choose_number,
     sign_order,
 )
-from bladeroot.core.reports import BladePhase, BladeState
+from bladeroot.core.roomstate import BladePhase, BladeState
 from bladeroot.core.signing import PublicKey, SecretKey
 from bladeroot.errors import BladerootError, DepotError, UsageError
 from bladeroot.net.client import RootClient

@@ -17,7 +17,7 @@ from bladeroot.core import wire
 from bladeroot.core.claims import Claim, ClaimState, choose_epoch
 from bladeroot.core.cluster import NAME_PATTERN, Netboot
 from bladeroot.core.manifest import Manifest
-from bladeroot.core.reports import RoomState
+from bladeroot.core.roomstate import RoomState
 from bladeroot.core.signing import PublicKey
 from bladeroot.errors import BladerootError, ConfigError, DepotError, NetworkError
 from bladeroot.events import Event, Reporter, RootStarted, Warned, ignore

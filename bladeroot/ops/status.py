@@ -11,7 +11,7 @@ from attrs import frozen
 from bladeroot.core import wire
 from bladeroot.core.claims import Claim
 from bladeroot.core.cluster import DEFAULT_PORT, Cluster
-from bladeroot.core.reports import BladeState, RoomState
+from bladeroot.core.roomstate import BladeState, RoomState
 from bladeroot.errors import NetworkError, NoRootFoundError
 from bladeroot.events import Reporter, ignore
 from bladeroot.net.client import RootClient

@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from bladeroot.core.reports import BladePhase, BladeState, RoomState, is_stranger
+from bladeroot.core.roomstate import BladePhase, BladeState, RoomState, is_stranger
 from bladeroot.core.sizes import render_about
 from bladeroot.events import Event
 

@@ -11,7 +11,7 @@ from bladeroot.core.bootfacts import BootFacts
 from bladeroot.core.cluster import MIB, Cluster, Layout
 from bladeroot.core.disklayout import Use
 from bladeroot.core.orders import Order, sign_order
-from bladeroot.core.reports import BladePhase
+from bladeroot.core.roomstate import BladePhase
 from bladeroot.core.signing import SecretKey
 from bladeroot.errors import ToolError
 from bladeroot.events import ignore

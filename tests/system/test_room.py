@@ -14,7 +14,7 @@ import pytest
 
 from bladeroot.core.cluster import MIB
 from bladeroot.core.manifest import ArtefactKind
-from bladeroot.core.reports import BladePhase, RoomState
+from bladeroot.core.roomstate import BladePhase, RoomState
 from bladeroot.events import Event, StepStarted, SwarmStats
 from bladeroot.host.depot import Depot
 from bladeroot.host.run import Completed, run

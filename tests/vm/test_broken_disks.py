@@ -42,6 +42,7 @@ def fail_to_install(
 def test_too_small(root: VmRoom, toy: ToyCluster, heard: Heard, tmp_path: Path) -> None:
     blade = root.add_blade(BLADES[0], disk_size_bytes=256 * MIB)
     words = fail_to_install(blade, toy, heard, tmp_path)
+    assert "/dev/vda" in words
     assert "needs" in words
     assert "256 MiB" in words
     assert blade.disk.read_bytes().count(0) == 256 * MIB, "nothing was written to it"

@@ -67,7 +67,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
 
 
 def _render(status: RoomStatus) -> Group:
-    from bladeroot.core.reports import BladePhase
+    from bladeroot.core.roomstate import BladePhase
     from bladeroot.ui.watch import render_all
 
     room, claim = status.room, status.claim

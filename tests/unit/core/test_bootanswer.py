@@ -21,7 +21,7 @@ from bladeroot.core.bootanswer import (
 from bladeroot.core.cluster import Blade, DiskRule, Layout, StrangerPolicy, Strangers
 from bladeroot.core.manifest import BladeEntry, Manifest
 from bladeroot.core.orders import Order, describe_restart
-from bladeroot.core.reports import BladePhase, BladeState, RoomState
+from bladeroot.core.roomstate import BladePhase, BladeState, RoomState
 from bladeroot.errors import NetworkError
 
 CLUSTER = "0" * 32

@@ -16,7 +16,8 @@ from bladeroot import events
 from bladeroot.core import wire
 from bladeroot.core.claims import Claim
 from bladeroot.core.manifest import SignedManifest
-from bladeroot.core.reports import BladePhase, Report, plan_reports
+from bladeroot.core.reports import Report, plan_reports
+from bladeroot.core.roomstate import BladePhase
 from bladeroot.errors import DepotError, NetworkError, PortTakenError
 from bladeroot.net.client import RootClient
 from bladeroot.net.control import ControlServer

@@ -11,7 +11,7 @@ from bladeroot.core.bootanswer import BootQuery
 from bladeroot.core.cluster import Blade, DiskRule, Layout, StrangerPolicy, Strangers
 from bladeroot.core.manifest import Artefact, ArtefactKind, BladeEntry, Manifest
 from bladeroot.core.orders import Order, sign_order
-from bladeroot.core.reports import BladeState, RoomState
+from bladeroot.core.roomstate import BladeState, RoomState
 from bladeroot.core.signing import SecretKey
 from bladeroot.errors import TrustError
 from bladeroot.events import Event, Held, Note, Warned

@@ -15,7 +15,7 @@ from bladeroot.core.bootfacts import BootFacts
 from bladeroot.core.cluster import Cluster
 from bladeroot.core.hardware import Hardware
 from bladeroot.core.orders import Order, sign_order
-from bladeroot.core.reports import BladePhase, BladeState
+from bladeroot.core.roomstate import BladePhase, BladeState
 from bladeroot.core.signing import SecretKey
 from bladeroot.errors import BladerootError, ConfigError, DiskError
 from bladeroot.events import Event, Note, Warned

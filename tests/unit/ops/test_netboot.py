@@ -14,7 +14,7 @@ import pytest
 from bladeroot.core.cluster import Blade, DiskRule, Layout, Netboot, Network
 from bladeroot.core.dnsmasqplan import NetbootSetup, render_dnsmasq
 from bladeroot.core.manifest import Artefact, ArtefactKind, BladeEntry, Manifest
-from bladeroot.core.reports import BladeState, RoomState
+from bladeroot.core.roomstate import BladeState, RoomState
 from bladeroot.errors import NetworkError
 from bladeroot.events import Event, Warned
 from bladeroot.host.depot import Depot

@@ -9,7 +9,8 @@ from typing import cast
 import attrs
 import pytest
 
-from bladeroot.core.reports import BladePhase, BladeState, Report
+from bladeroot.core.reports import Report
+from bladeroot.core.roomstate import BladePhase, BladeState
 from bladeroot.errors import NetworkError
 from bladeroot.events import Booted, Event, Finished, HardwareFound, Held, Note, Warned, from_mapping
 from bladeroot.net.client import RootClient

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from rich.console import Console
 
-from bladeroot.core.reports import RoomState
+from bladeroot.core.roomstate import RoomState
 from bladeroot.events import (
     Booted,
     Event,

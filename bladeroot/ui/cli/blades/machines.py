@@ -12,7 +12,7 @@ from bladeroot.ui.cli.output import Output
 
 if TYPE_CHECKING:
     from bladeroot.core.cluster import Cluster
-    from bladeroot.core.reports import BladeState
+    from bladeroot.core.roomstate import BladeState
 
 _DEFAULT_WAIT_S = 5.0
 

@@ -21,7 +21,7 @@ from bladeroot.ui.cli.parser import Verbs, add_verb
 
 if TYPE_CHECKING:
     from bladeroot.core.cluster import Blade
-    from bladeroot.core.reports import BladeState
+    from bladeroot.core.roomstate import BladeState
 
 
 def add_list(actions: Verbs) -> None:
@@ -110,7 +110,7 @@ def _render_blades(blades: Iterable[Blade]) -> Any:
 
 
 def _render_blade(blade: Blade, state: BladeState | None) -> Table:
-    from bladeroot.core.reports import BladePhase
+    from bladeroot.core.roomstate import BladePhase
 
     rows: list[tuple[str, object]] = [
         ("role", blade.role),

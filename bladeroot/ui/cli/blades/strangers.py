@@ -24,7 +24,7 @@ from bladeroot.ui.cli.parser import Verbs, add_dry_run, add_verb
 
 if TYPE_CHECKING:
     from bladeroot.core.cluster import Cluster
-    from bladeroot.core.reports import BladeState
+    from bladeroot.core.roomstate import BladeState
 
 
 def add_strangers(actions: Verbs) -> None:
@@ -65,7 +65,7 @@ def add_adopt(actions: Verbs) -> None:
 
 def run_strangers(args: argparse.Namespace, out: Output) -> int:
     """Print who waits."""
-    from bladeroot.core.reports import is_stranger
+    from bladeroot.core.roomstate import is_stranger
 
     cluster = open_folder(args).cluster
     states = ask_root(args, cluster)
@@ -88,7 +88,7 @@ def run_adopt(args: argparse.Namespace, out: Output) -> int:
     """Change the inventory."""
     from bladeroot.core.cluster import parse_mac
     from bladeroot.core.inventory import adopt_machine
-    from bladeroot.core.reports import is_stranger, stranger_name
+    from bladeroot.core.roomstate import is_stranger, stranger_name
 
     mac = parse_mac(args.machine.removeprefix("stranger-") if is_stranger(args.machine) else args.machine)
     cluster = open_folder(args).cluster

@@ -12,7 +12,7 @@ import pytest
 
 from bladeroot import events
 from bladeroot.core.claims import Claim
-from bladeroot.core.reports import RoomState
+from bladeroot.core.roomstate import RoomState
 from bladeroot.net.client import RootClient
 from bladeroot.net.control import ControlServer
 from bladeroot.ops.status import read_status
