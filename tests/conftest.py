@@ -18,3 +18,16 @@ def debian_snapshot() -> Path:
     if os.geteuid() != 0:
         pytest.skip("making a Debian snapshot needs root")
     return ensure_cached_debian(include=DEMO_PACKAGES)
+
+
+_LONGEST_FIRST = ("test_power_cut", "test_netboot", "test_demo", "test_install", "test_fidelity")
+"""Test files that take minutes: begun last, they would be waited for with one CPU idle."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order whole files; within one, tests stay as they are written."""
+
+    def rank(item: pytest.Item) -> int:
+        return _LONGEST_FIRST.index(item.path.stem) if item.path.stem in _LONGEST_FIRST else 99
+
+    items.sort(key=rank)

@@ -13,7 +13,7 @@ _QUIET_S = 0.5
 _DEADLINE_S = 20.0
 _PAUSE_S = 0.1
 _BATCH = 100
-_BESIDES = ("af_packet", "ext4", "xfs", "btrfs", "efivarfs")
+_BESIDES = ("af_packet", "efivarfs")
 """What no hardware asks for: DHCP's packets, the filesystems of slots, UEFI's boot entries."""
 
 
