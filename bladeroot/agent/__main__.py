@@ -19,9 +19,10 @@ from bladeroot.host.power import restart, switch_off
 def main() -> int:
     """Run until the machine is to restart, and restart it."""
     arguments = parse_arguments(Path("/proc/cmdline").read_text(encoding="utf-8", errors="replace"))
-    console = Console(find_consoles())
+    consoles = find_consoles()
+    console = Console(consoles)
     if arguments.debug:
-        keep_shells()
+        keep_shells(consoles)
     try:
         run_until_done(Agent(arguments=arguments, site=read_site(), console=console))
         console.say("switching off" if arguments.then is Then.POWER_OFF else "restarting")

@@ -56,6 +56,9 @@ class Agent:
     """What ends with an attempt: the disk."""
 
     hardware: Hardware = attrs.field(factory=Hardware)
+    disks: frozenset[str] = frozenset()
+    disks_since_s: float = 0.0
+    """Since when (of the monotonic clock) these and no others are there."""
     connection: Connection | None = None
     session: Session | None = None
     offer: Offer | None = None

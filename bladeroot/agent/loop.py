@@ -23,6 +23,8 @@ _LONGEST_PAUSE_S = 300.0
 _POLL_S = (4.0, 6.0)
 _ALONE_AFTER = 1
 """After so many failures a machine that is only to be reimaged does without a root: it boots what it has."""
+_BACK_AFTER = 3
+"""After so many failures of any kind a machine that its own disk has started goes back to its system."""
 _SILENCES = 6
 """A root that did not answer so often in a row is looked for anew."""
 
@@ -41,13 +43,15 @@ def run_until_done(agent: Agent, attempt: Callable[[Agent], None] = run_steps) -
             return
         except HeldError as held:
             agent.report(Held(reason=str(held), hint=held.hint))
+            if agent.arguments.why is Why.DISK and can_boot_alone(agent):
+                give_back(agent, "it waits for a person")
+                return
             wait_for_news(agent, None)
             failures = 0
             continue
         except BladerootError as error:
-            if isinstance(error, NetworkError) and failures >= _ALONE_AFTER and can_boot_alone(agent):
-                agent.report(Note(text=f"{error}: booting what is on the disk"))
-                agent.leave_root()
+            if has_had_enough(agent, error, failures) and can_boot_alone(agent):
+                give_back(agent, str(error))
                 return
             failed = Failed(text=str(error), hint=error.hint, exit_code=error.exit_code)
         except Exception as error:
@@ -57,6 +61,22 @@ def run_until_done(agent: Agent, attempt: Callable[[Agent], None] = run_steps) -
         agent.report(failed)
         agent.report(Note(text=f"trying again in {pause_s:.0f} s, or as soon as the root has news"))
         failures = 0 if wait_for_news(agent, pause_s) else failures + 1
+
+
+def has_had_enough(agent: Agent, error: BladerootError, failures: int) -> bool:
+    """Whether a machine that has a system should go back to it.
+
+    One that the network loader starts would only come back: it stays, and tries again.
+    """
+    if isinstance(error, NetworkError):
+        return failures >= _ALONE_AFTER
+    return agent.arguments.why is Why.DISK and failures >= _BACK_AFTER
+
+
+def give_back(agent: Agent, why: str) -> None:
+    """Leave the machine to the system on its disk; its daemon knows how often to try again."""
+    agent.report(Note(text=f"{why}: booting what is on the disk"))
+    agent.leave_root()
 
 
 def can_boot_alone(agent: Agent) -> bool:

@@ -12,15 +12,16 @@ from bladeroot.errors import BladerootError
 from bladeroot.host.run import run
 
 _AGAIN_S = 1.0
-_TERMINALS = ("tty1", "ttyS0")
+_ON_SCREEN = "tty1"
+"""What tty0, the console on the screen, shows: a shell needs a terminal of its own."""
 
 
-def keep_shells(names: Sequence[str] = _TERMINALS, devices: Path = Path("/dev")) -> None:
-    """Have a shell on each of these terminals that is there; one that ends is started again."""
-    for name in names:
-        path = devices / name
+def keep_shells(consoles: Sequence[Path]) -> None:
+    """Have a shell on each of these consoles; one that ends is started again."""
+    for console in consoles:
+        path = console.with_name(_ON_SCREEN) if console.name == "tty0" else console
         if path.exists():
-            threading.Thread(target=_keep_shell, args=(path,), name=f"shell-{name}", daemon=True).start()
+            threading.Thread(target=_keep_shell, args=(path,), name=f"shell-{path.name}", daemon=True).start()
 
 
 def _keep_shell(terminal: Path) -> None:

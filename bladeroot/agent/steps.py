@@ -6,15 +6,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from attrs import frozen
 
 from bladeroot.agent.agent import Agent, DoneError, HeldError
+from bladeroot.agent.disks import name_disks, wait_for_disks
 from bladeroot.agent.identify import find_identity
 from bladeroot.agent.installing import install_it
 from bladeroot.agent.session import warn_of_orders
-from bladeroot.core.agentdecision import BootLocally, Hold, Install, decide, with_tries
+from bladeroot.core.agentdecision import BootLocally, Hold, Install, decide, take_over, with_tries
 from bladeroot.core.machines import find_blade
 from bladeroot.core.manifest import accept_manifest
 from bladeroot.errors import BladerootError, NetworkError, NoRootFoundError
@@ -53,6 +54,8 @@ class AgentStep:
 def plug_drivers(agent: Agent) -> None:
     """Load what the hardware asks for."""
     count = load_drivers()
+    agent.disks = name_disks()
+    agent.disks_since_s = time.monotonic()
     agent.console(Note(text=f"{count} kinds of devices"))
 
 
@@ -82,9 +85,10 @@ def bring_up_network(agent: Agent) -> None:
         static = StaticAddress(
             address=blade.address, gateway=network.gateway, nameservers=network.nameservers
         )
-    agent.connection = agent.lasting.enter_context(
-        connected(preferred_mac=agent.arguments.mac, static=static)
-    )
+    # A machine that was started from its disk does not say which card netboots: the inventory does.
+    known = [nic.mac for nic in agent.hardware.nics if blade is not None and nic.mac in blade.macs]
+    preferred_mac = agent.arguments.mac or next(iter(known), "")
+    agent.connection = agent.lasting.enter_context(connected(preferred_mac=preferred_mac, static=static))
     agent.report(Note(text=str(agent.connection)))
     # A link's speed is known now.
     agent.hardware = read_hardware()
@@ -152,6 +156,7 @@ def decide_what_to_do(agent: Agent) -> None:
     """Look at the disk and at the orders, and make a plan of it. Raises HeldError, DoneError."""
     assert agent.session is not None and agent.offer is not None  # noqa: S101, PT018
     assert agent.signed is not None and agent.manifest is not None  # noqa: S101, PT018
+    wait_for_disks(agent)
     disk = choose_install_disk(agent.signed, agent.trusted_keys, agent.cluster_id, agent.blade)
     opened = agent.attempt.enter_context(open_disk(disk.path))
     orders, errors = agent.offer.accept_orders(agent.trusted_keys, agent.cluster_id)
@@ -167,14 +172,16 @@ def decide_what_to_do(agent: Agent) -> None:
         newest=agent.manifest.serial,
         orders=orders,
         why=agent.arguments.why,
-        now_s=int(time.time()),
+        # A clock may be wrong, and a root's may lie; it was not before this was signed.
+        now_s=max(int(time.time()), agent.manifest.created),
     )
     match decision:
         case Hold():
             raise HeldError(decision.reason, decision.hint)
         case BootLocally():
             if decision.counts:
-                write_boot_facts(opened, read_boot_facts(opened).with_visit())
+                with suppress(BladerootError, OSError):  # a disk that cannot note it may boot all the same
+                    write_boot_facts(opened, read_boot_facts(opened).with_visit())
             agent.report(Note(text=f"{decision.reason}: nothing to do but to boot it"))
             # The last visit may have been cut off between the commit and this.
             apply_boot_entry(opened, reporter=agent.report)
@@ -197,7 +204,7 @@ def decide_what_to_do(agent: Agent) -> None:
         disk,
         opened,
         again=decision.anew,
-        order=next((order for order in orders if order.number == decision.order), None),
+        order=next((take_over(order, decision) for order in orders if order.number == decision.order), None),
     )
     if not decision.anew and agent.plan.standing is Standing.NEW:
         # Nothing asks for it, so that it boots is worth more than what it lacks.

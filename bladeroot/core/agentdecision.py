@@ -117,9 +117,14 @@ def decide(
     An order is only ever done by a disk that has not done it, or a newer one.
     """
     order = choose_order(orders, blade, disk.order)
-    is_fresh = order is not None and order.number >= now_s - FRESH_S
-    if order is not None and (is_fresh or disk.state is not DiskState.FOREIGN):
-        return _follow_order(blade, disk, order, newest, max_tries)
+    if order is not None:
+        is_fresh = abs(order.number - now_s) <= FRESH_S
+        if is_fresh or _is_of(blade, disk):
+            return _follow_order(blade, disk, order, newest, max_tries)
+        if disk.state is DiskState.BLANK:
+            # Given to the disk that was here before: done with it, and not with what it asked for.
+            stale = attrs.evolve(order, serial=None, wipe_data=False)
+            return _follow_order(blade, disk, stale, newest, max_tries)
     if disk.state is DiskState.FOREIGN:
         return Hold(
             reason=f"{disk.path} holds {disk.holds or 'something that is not bladeroot'}",
@@ -131,6 +136,17 @@ def decide(
     return _cap(
         blade, disk, Install(serial=newest, reason=f"{disk.path} {what}"), max_tries, "installing it failed"
     )
+
+
+def take_over(order: Order, install: Install) -> Order:
+    """What is left of the order that the install carries out."""
+    is_named = order.serial == install.serial
+    return attrs.evolve(order, serial=order.serial if is_named else None, wipe_data=install.wipe_data)
+
+
+def _is_of(blade: str, disk: DiskFacts) -> bool:
+    """Whether what is on the disk is that blade's, as far as the disk says whose it is."""
+    return disk.state in (DiskState.COMMITTED, DiskState.OURS) and disk.blade in ("", blade)
 
 
 def count_tries(disk: DiskFacts, order: int) -> int:

@@ -26,6 +26,7 @@ from bladeroot.errors import ConfigError, DepotError, InventoryError, NetworkErr
 _UUID = re.compile(r"[0-9a-fA-F-]{1,36}")
 _MOST_TEXT = 64
 _MOST_SAID = 160
+_ASKED_IN_VAIN = 8
 """Two lines of a screen."""
 _NOT_SAID = frozenset("$&|")
 """They mean something in an iPXE script: settings, and what follows success or failure."""
@@ -196,13 +197,17 @@ def render_local_script(
     answer: Answer, query: BootQuery, *, root: str, local_loader: str, wait_s: int
 ) -> str:
     """Boot the disk; if that comes back, ask again and say so."""
-    boot = f"chain --autofree {local_loader} ||" if query.is_uefi else "sanboot --no-describe --drive 0x80 ||"
+    boot = ["sanboot --no-describe --drive 0x80 ||"]
+    if query.is_uefi:  # a loader that cannot be fetched says nothing of the disk
+        boot = [f"imgfetch --name local {local_loader} || goto unfetched", "chain --autofree local ||"]
     lines = [
         _say(f"{answer.name}: {answer.words}"),
-        boot,
+        *boot,
         _say(f"{answer.name}: the disk does not boot; asking the root what to do"),
         *_render_asking(root, wait_s, failed=True),
     ]
+    if query.is_uefi:
+        lines += [":unfetched", *_render_asking(root, wait_s, failed=query.has_failed, label="again")]
     return _render(lines)
 
 
@@ -265,14 +270,20 @@ def script_address(root: str, *, failed: bool = False) -> str:
     )
 
 
-def _render_asking(root: str, wait_s: int, *, failed: bool) -> list[str]:
-    """Ask the root again, for ever: after a power cut blades are up before any root is."""
+def _render_asking(root: str, wait_s: int, *, failed: bool, label: str = "ask") -> list[str]:
+    """Ask the root again, for ever: after a power cut blades are up before any root is.
+
+    Now and then begin anew, with a new address: by then another machine may be root.
+    """
     return [
-        ":ask",
+        "set asked:int32 0 ||",
+        f":{label}",
+        "inc asked ||",
+        f"iseq ${{asked}} {_ASKED_IN_VAIN} && set asked:int32 0 && autoboot ||",
         _say(f"asking {root} again in {wait_s} s"),
         f"sleep {wait_s}",
-        "ifopen || goto ask",
-        f"chain --replace --autofree {script_address(root, failed=failed)} || goto ask",
+        f"ifopen || goto {label}",
+        f"chain --replace --autofree {script_address(root, failed=failed)} || goto {label}",
     ]
 
 

@@ -75,7 +75,8 @@ class BootFacts:
         Tries without an order are only over when the system runs: else a disk that takes every install and
         never boots would be installed for ever.
         """
-        done = self.order if self.cluster_id in ("", cluster_id) else 0
+        # What an order wiped, it must not wipe again, whoever has carried on with the install since.
+        done = max(self.order, self.wiped) if self.cluster_id in ("", cluster_id) else 0
         return BootFacts(
             slot=slot,
             serial=serial,

@@ -31,6 +31,9 @@ def parse_mac(text: str) -> str:
     mac = ":".join(digits[index : index + 2] for index in range(0, len(digits), 2))
     if not _MAC_PATTERN.fullmatch(mac):
         raise ConfigError(f"not a MAC address: {text!r}", "write it as 52:54:00:aa:bb:cc")
+    # IEEE 802: the lowest bit of the first byte is set for groups and for everybody.
+    if int(digits[:2], 16) & 1 or not int(digits, 16):
+        raise ConfigError(f"not the MAC address of one machine: {mac}", "see `ip link` on the machine")
     return mac
 
 
@@ -57,9 +60,16 @@ def _check_address(_owner: object, _attribute: attrs.Attribute[str | None], valu
     if value is None:
         return
     try:
-        ip_interface(value)
+        address = ip_interface(value)
     except ValueError:
         raise ConfigError(f"not an address: {value!r}", 'write it with its prefix: "10.77.0.11/24"') from None
+    network = address.network
+    if network.num_addresses > 2 and address.ip in (network.network_address, network.broadcast_address):
+        raise ConfigError(f"{value} is the address of the network or of everybody in it, not of a machine")
+
+
+TRANSPORTS = ("nvme", "sata", "sas", "usb", "mmc", "fc", "iscsi", "virtio", "xen")
+"""How a disk may be attached; see `host.finddisks`."""
 
 
 @frozen(kw_only=True)
@@ -76,9 +86,19 @@ class DiskRule:
     wwn: str | None = None
     model: str | None = None
     min_size_bytes: int | None = None
-    max_size_bytes: int | None = None
+    max_size_bytes: int | None = attrs.field(default=None)
     rotational: bool | None = None
-    transport: str | None = None
+    transport: str | None = attrs.field(default=None)
+
+    @max_size_bytes.validator
+    def _check_sizes(self, _attribute: attrs.Attribute[int | None], value: int | None) -> None:
+        if value is not None and self.min_size_bytes is not None and value < self.min_size_bytes:
+            raise ConfigError("no disk is larger than min_size and smaller than max_size", "exchange them")
+
+    @transport.validator
+    def _check_transport(self, _attribute: attrs.Attribute[str | None], value: str | None) -> None:
+        if value is not None and value not in TRANSPORTS:
+            raise ConfigError(f"no such transport: {value!r}", f"one of {', '.join(TRANSPORTS)}")
 
 
 @frozen(kw_only=True)
@@ -118,18 +138,30 @@ class Network:
     """How blades find and reach each other."""
 
     port: int = attrs.field(default=DEFAULT_PORT)
-    domain: str = ""
+    domain: str = attrs.field(default="")
     gateway: str | None = None
     nameservers: tuple[str, ...] = ()
     roots: tuple[str, ...] = ()
     """Roots that multicast does not reach, as `host:port`."""
     netboot: Netboot = attrs.field(default=Netboot.OFF)
-    interface: str | None = None
+    interface: str | None = attrs.field(default=None)
     """Where a root answers netboot; by default the one interface whose network blades have addresses in."""
     dhcp_range: tuple[str, ...] = attrs.field(default=())
     """First and last address for machines without a fixed one; by default none are given."""
     dns: bool = False
     """Whether a root's dnsmasq answers DNS for the inventory too."""
+
+    @domain.validator
+    def _check_domain(self, _attribute: attrs.Attribute[str], value: str) -> None:
+        labels = value.lower().split(".") if value else []
+        if len(value) > 253 or not all(NAME_PATTERN.fullmatch(label) for label in labels):
+            raise ConfigError(f"not a domain: {value!r}", 'such as "example.org"')
+
+    @interface.validator
+    def _check_interface(self, _attribute: attrs.Attribute[str | None], value: str | None) -> None:
+        # IFNAMSIZ of linux/if.h, and what dev_valid_name of the kernel refuses
+        if value is not None and (not re.fullmatch(r"[^\s/:]{1,15}", value) or value in (".", "..")):
+            raise ConfigError(f"not the name of an interface: {value!r}", "`ip link` lists them")
 
     @dhcp_range.validator
     def _check_range(self, _attribute: attrs.Attribute[tuple[str, ...]], value: tuple[str, ...]) -> None:

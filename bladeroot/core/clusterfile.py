@@ -27,6 +27,7 @@ from bladeroot.core.cluster import (
     StrangerPolicy,
     Strangers,
 )
+from bladeroot.core.nodesets import find_blades
 from bladeroot.core.sizes import parse_size
 from bladeroot.errors import ConfigError, InventoryError
 
@@ -242,7 +243,9 @@ class _Reader:
         sections["disks"].setdefault("only", DiskRule())
         sections["layouts"].setdefault("default", Layout())
         self.check_blades(sections)
-        return Cluster(network=Network(**network), strangers=Strangers(**strangers), **cluster, **sections)  # type: ignore[arg-type]
+        made = Cluster(network=Network(**network), strangers=Strangers(**strangers), **cluster, **sections)  # type: ignore[arg-type]
+        self.check_pool(made)
+        return made
 
     def read_section(self, section: str) -> dict[str, Any]:
         made_class, keys = SECTIONS[section]
@@ -251,7 +254,9 @@ class _Reader:
         for name in entries:
             path = (section, name)
             self.construct(path, "a host name", made_class, {"name": name})
-            made[name] = made_class(name=name, **self.read_table(made_class, keys, path, {"name": name}))
+            fields = {"name": name, **self.read_table(made_class, keys, path, {"name": name})}
+            self.construct(path, "what fits together", made_class, fields)
+            made[name] = made_class(**fields)
         return made
 
     def table(self, path: tuple[str, ...]) -> dict[str, Any]:
@@ -316,6 +321,14 @@ class _Reader:
             (blade, str(ip_interface(blade.address).ip)) for blade in blades.values() if blade.address
         )
         self.check_unique("address", "address", addresses)
+
+    def check_pool(self, cluster: Cluster) -> None:
+        if cluster.strangers.policy is not StrangerPolicy.ASSIGN:
+            return
+        try:
+            find_blades(cluster.strangers.pool, cluster)
+        except InventoryError as error:
+            self.fail(("strangers", "pool"), str(error), error.hint, InventoryError)
 
     def check_unique(self, key: str, what: str, pairs: Iterable[tuple[Blade, str]]) -> None:
         owners: dict[str, Blade] = {}

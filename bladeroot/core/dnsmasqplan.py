@@ -5,8 +5,8 @@ Option and architecture numbers are of RFC 4578 and of IANA's "Processor Archite
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from ipaddress import IPv4Interface, ip_interface
+from collections.abc import Iterable, Iterator, Mapping
+from ipaddress import IPv4Interface, ip_address, ip_interface
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,8 @@ _UEFI_ARCHITECTURES = (7, 9)
 _UEFI_HTTP_ARCHITECTURE = 16
 _LEASE = "1h"
 _RA_INTERVAL_S = 600
-_TXT_PART_BYTES = 255
-"""RFC 1035, 3.3: a character-string's length is one byte."""
+_MOST_TXT_BYTES = 100
+"""Of a part. RFC 1035, 3.3 allows 255, but dnsmasq reads no line of over 1,024 bytes with all parts."""
 
 
 @frozen(kw_only=True)
@@ -60,7 +60,8 @@ def render_dnsmasq(manifest: Manifest, setup: NetbootSetup) -> str:
         "except-interface=lo",
         "no-hosts",
         "no-resolv",
-        "no-ping",
+        # Who has an address of the range without having it from here is found by a ping.
+        *([] if network.dhcp_range else ["no-ping"]),
         f"port={53 if network.dns else 0}",
         "enable-tftp",
         f"tftp-root={setup.tftp_folder}",
@@ -74,10 +75,16 @@ def render_dnsmasq(manifest: Manifest, setup: NetbootSetup) -> str:
 
 
 def find_unreachable(manifest: Manifest, setup: NetbootSetup) -> list[str]:
-    """Blades that full DHCP would give no address: those without one, or with one of another network."""
+    """Blades that full DHCP would give no address: those without one, or with one of another network, and
+    those that it cannot know, for want of a MAC address.
+    """
     if setup.mode is not Netboot.DHCP or manifest.network.dhcp_range:
         return []
-    return [entry.blade.name for entry in manifest.blades if not _fixed_address(entry.blade, setup)]
+    return [
+        entry.blade.name
+        for entry in manifest.blades
+        if not (entry.blade.macs and _fixed_address(entry.blade, setup))
+    ]
 
 
 def _render_dhcp(manifest: Manifest, setup: NetbootSetup) -> Iterator[str]:
@@ -93,9 +100,9 @@ def _render_dhcp(manifest: Manifest, setup: NetbootSetup) -> Iterator[str]:
     yield f"dhcp-range=::,constructor:{setup.interface},ra-only"
     yield "enable-ra"
     yield f"ra-param={setup.interface},{_RA_INTERVAL_S},0"
-    yield f"dhcp-option=option:router{',' + network.gateway if network.gateway else ''}"
+    yield ",".join(["dhcp-option=option:router", *_of_ipv4([network.gateway or ""])])
     servers = (str(own.ip), *network.nameservers) if network.dns else network.nameservers
-    yield f"dhcp-option=option:dns-server{',' + ','.join(servers) if servers else ''}"
+    yield ",".join(["dhcp-option=option:dns-server", *_of_ipv4(servers)])
     if network.domain:
         yield f"domain={network.domain}"
     for entry in manifest.blades:
@@ -148,11 +155,12 @@ def describe_blade(blade: Blade, hardware: Mapping[str, Any] | None) -> list[str
     """Where a blade is and what it is, as the parts of a TXT record."""
     facts = [("role", blade.role), ("rack", blade.rack), ("location", blade.location)]
     if hardware:
+        memory = hardware.get("memory_bytes")
         facts += [
             ("machine", f"{hardware.get('vendor') or ''} {hardware.get('product') or ''}".strip()),
             ("serial", str(hardware.get("serial") or "")),
             ("cpu", f"{hardware.get('cpus') or '?'} x {hardware.get('cpu_model') or '?'}"),
-            ("memory", render_about(int(hardware.get("memory_bytes") or 0))),
+            ("memory", render_about(memory) if isinstance(memory, int) and 0 < memory < 1 << 63 else ""),
         ]
     return [_clean(f"{name}={value}") for name, value in facts if value]
 
@@ -160,7 +168,12 @@ def describe_blade(blade: Blade, hardware: Mapping[str, Any] | None) -> list[str
 def _clean(text: str) -> str:
     """Safe between quotes in a configuration line."""
     printable = "".join(char for char in text if char.isprintable() and char.isascii() and char not in '"\\')
-    return printable[:_TXT_PART_BYTES]
+    return printable[:_MOST_TXT_BYTES]
+
+
+def _of_ipv4(addresses: Iterable[str]) -> list[str]:
+    """The options are for nothing else (RFC 2132, 3.5 and 3.8)."""
+    return [address for address in addresses if address and ip_address(address).version == 4]
 
 
 def _fixed_address(blade: Blade, setup: NetbootSetup) -> str | None:

@@ -19,7 +19,8 @@ _UNIT_TEXT = f"""\
 # Runs the hooks in /etc/bladeroot/hooks/first-boot, each until it has ended well once.
 [Unit]
 Description=Run this blade's first-boot hooks
-After=multi-user.target
+Wants=network-online.target
+After=multi-user.target network-online.target
 ConditionPathExists=/{_PROGRAM}
 
 [Service]
@@ -27,6 +28,8 @@ Type=oneshot
 RemainAfterExit=yes
 ExecStart=/{_PROGRAM} first-boot
 TimeoutStartSec=infinity
+Restart=on-failure
+RestartSec=120
 
 [Install]
 WantedBy=multi-user.target

@@ -10,7 +10,8 @@ from bladeroot.errors import InventoryError
 
 
 def find_blade(blades: Iterable[Blade], hardware: Hardware) -> Blade | None:
-    """The blade with one of the machine's MAC addresses or its UUID; None for a stranger.
+    """The blade with one of the machine's MAC addresses, or without any and with its UUID; None for a
+    stranger. (Some makers give many boards the same UUID.)
 
     Raises InventoryError where they are of more than one blade.
     """
@@ -19,7 +20,7 @@ def find_blade(blades: Iterable[Blade], hardware: Hardware) -> Blade | None:
     by_name = {}
     for blade in blades:
         keys = sorted(macs & set(blade.macs))
-        if blade.uuid and blade.uuid == hardware.uuid:
+        if blade.uuid and blade.uuid == hardware.uuid and not blade.macs:
             keys.append(blade.uuid)
         if keys:
             found[blade.name] = keys

@@ -28,6 +28,8 @@ class OrderKind(StrEnum):
     """What is to be done."""
 
     REIMAGE = "reimage"
+    CANCEL = "cancel"
+    """Nothing, and nothing of what was ordered before."""
 
 
 @frozen(kw_only=True)
@@ -119,6 +121,10 @@ def describe_restart(number: int) -> str:
 
 
 def choose_order(orders: Iterable[Order], blade: str, last_done: int) -> Order | None:
-    """The newest order that the blade has not done; older ones are passed over for good."""
+    """The newest order that the blade has not done; older ones are passed over for good.
+
+    None, too, where the newest says that nothing is to be done.
+    """
     open_orders = [order for order in orders if blade in order.blades and order.number > last_done]
-    return max(open_orders, key=lambda order: order.number, default=None)
+    newest = max(open_orders, key=lambda order: order.number, default=None)
+    return None if newest is not None and newest.kind is OrderKind.CANCEL else newest

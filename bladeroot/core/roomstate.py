@@ -180,7 +180,7 @@ class RoomState:
         if name in self.blades:
             return True
         if is_stranger(name):
-            return sum(map(is_stranger, self.blades)) < MAX_STRANGERS
+            return True  # another one gives way
         if self.expected is not None and name and name not in self.expected:
             return False
         return len(self.blades) < MAX_BLADES
@@ -235,12 +235,15 @@ class RoomState:
             if state.address and state.swarm_port and info_hash in (*state.wants, *state.has)
         )
 
-    def holders_of(self, info_hash: str) -> tuple[tuple[str, int], ...]:
-        """Where blades serve the whole artefact over HTTP, as (address, port)."""
+    def holders_of(self, info_hash: str, addresses: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
+        """Where blades serve the whole artefact over HTTP, as (address, port).
+
+        Machines are sent there: only blades count that report from the address that is known to be theirs.
+        """
         return tuple(
             (state.address, state.http_port)
-            for state in self.blades.values()
-            if state.address and state.http_port and info_hash in state.has
+            for name, state in self.blades.items()
+            if state.http_port and info_hash in state.has and state.address == addresses.get(name)
         )
 
     def count(self, phase: BladePhase) -> int:
@@ -262,4 +265,10 @@ class RoomState:
         )
 
     def _with(self, state: BladeState) -> RoomState:
-        return attrs.evolve(self, blades={**self.blades, state.blade: state})
+        if not is_stranger(state.blade):
+            return attrs.evolve(self, blades={**self.blades, state.blade: state})
+        others = {name: known for name, known in self.blades.items() if name != state.blade}
+        strangers = [name for name in others if is_stranger(name)]
+        for name in strangers[: max(0, len(strangers) + 1 - MAX_STRANGERS)]:
+            del others[name]  # not heard from for the longest time
+        return attrs.evolve(self, blades={**others, state.blade: state})

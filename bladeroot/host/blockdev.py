@@ -43,7 +43,6 @@ __all__ = [
     "format_partition",
     "open_disk",
     "read_table",
-    "wipe_boot_code",
 ]
 
 _NODE_DEADLINE_S = 15.0
@@ -52,6 +51,8 @@ _EXTENDED_TYPES = ("0x5", "0xf", "0x85")
 """MBR partitions that only hold others."""
 _BOOT_CODE_BYTES = 440
 """Of sector 0; behind it are the disk signature and the protective MBR's table, which stay."""
+_NEXT_DEVICE = b"\xcd\x18\xf4\xeb\xfd"
+"""int 18h, by which a boot sector gives the machine back (BIOS Boot Specification 1.01, 6.1); then halt."""
 
 
 @frozen(kw_only=True)
@@ -136,13 +137,16 @@ def apply_partitions(disk: OpenDisk, plan: DiskPlan) -> None:
     What is not kept loses its old signatures, so that nothing finds a filesystem that is no longer meant.
     """
     if not plan.table_matches:
-        if not plan.partition(Use.ESP).keep:
-            wipe_boot_code(disk)
+        has_new_esp = not plan.partition(Use.ESP).keep
+        if has_new_esp:
+            pass_boot_on(disk)
         # Wiping removes the old table first: a power cut then would lose what is to be kept.
         wipe = "never" if any(partition.keep for partition in plan.partitions) else "always"
         argv = ["sfdisk", "--quiet", "--no-reread", "--no-tell-kernel"]
         argv += ["--wipe", wipe, "--wipe-partitions", "never"]
         run([*argv, disk.device], stdin=render_sfdisk(plan))
+        if has_new_esp:
+            pass_boot_on(disk)  # sfdisk has wiped that, too
     _sync_partitions(disk.device)
     for partition in plan.partitions:
         node = disk.partition(partition.number)
@@ -166,11 +170,13 @@ def format_partition(disk: OpenDisk, plan: DiskPlan, partition: Partition) -> st
     return uuid
 
 
-def wipe_boot_code(disk: OpenDisk) -> None:
-    """Zero the BIOS boot code of sector 0: what is there would start a loader that is about to go."""
+def pass_boot_on(disk: OpenDisk) -> None:
+    """Have sector 0 tell the BIOS to go on to the next device: what is there now would start a loader that is
+    about to go, and zeros would hang the machine.
+    """
     descriptor = os.open(disk.device, os.O_WRONLY | os.O_CLOEXEC)
     try:
-        os.pwrite(descriptor, bytes(_BOOT_CODE_BYTES), 0)
+        os.pwrite(descriptor, _NEXT_DEVICE.ljust(_BOOT_CODE_BYTES, b"\0"), 0)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

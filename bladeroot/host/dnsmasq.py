@@ -100,10 +100,16 @@ class Dnsmasq:
         if config == self._config:
             return
         self._check_and_write(config)
-        self._config = config
         with self._lock:
             self._process_stack.close()
             self._start()
+            if self._has_ended_early():
+                said = "\n".join(self._tail)
+                self._check_and_write(self._config)
+                self._process_stack.close()
+                self._start()
+                raise NetworkError(*_explain(said))
+        self._config = config
 
     def _close(self) -> None:
         self._process_stack.close()
@@ -204,5 +210,5 @@ def _explain(said: str) -> tuple[str, str]:
             'another DHCP, TFTP or DNS server runs on this machine: stop it, or use netboot = "off"'
         )
     if "permission" in text.lower() or "not permitted" in text.lower():
-        return f"dnsmasq cannot start: {text}", "answering netboot needs root's rights"
+        return f"dnsmasq cannot start: {text}", "answering netboot needs the superuser's rights"
     return f"dnsmasq cannot start: {text}", "see [network] in cluster.toml"

@@ -19,7 +19,10 @@ _BUSES = {"sata": "ata", "nvme": "nvme", "mmc": "mmc"}
 
 def find_disks() -> list[Disk]:
     """Every whole disk with a medium in it, by name: no loop, RAM, optical, or stacked devices."""
-    names = sorted(entry.name for entry in (_SYS / "block").iterdir())
+    # A path of a multipath NVMe disk has no node, and is no disk of its own (sysfs-block: "hidden").
+    names = sorted(
+        entry.name for entry in (_SYS / "block").iterdir() if _read(entry / "hidden").strip() != "1"
+    )
     disks = [
         _read_disk(name) for name in names if not _NOT_DISKS.match(name) and not _MMC_BOOT.fullmatch(name)
     ]

@@ -18,7 +18,7 @@ _WANTED = re.compile(
     r"kernel/(?:"
     r"drivers/(?:ata|block|scsi|nvme|virtio|message|mmc|hv|xen|target/loopback|usb/(?:host|storage|core|common|dwc3)"
     r"|net|pci/controller|char/hw_random|rtc|ptp|pps|hid/(?:usbhid/|hid(?:-generic)?\.)|input/(?:keyboard|serio))"
-    r"|fs/(?:ext4|jbd2|xfs|btrfs|fat|nls|efivarfs|mbcache)"
+    r"|net/packet/|fs/(?:ext4|jbd2|xfs|btrfs|fat|nls|efivarfs|mbcache)"
     r"|crypto/crc|arch/x86/crypto/(?:crc|sha|aesni)|lib/"
     r")"
 )

@@ -121,6 +121,8 @@ def render_resolv_conf(nameservers: Sequence[str]) -> str:
 def _set_up(nics: Sequence[Nic]) -> Sequence[Nic]:
     run(["busybox", "ip", "link", "set", "lo", "up"], check=False)
     for nic in nics:
+        # What is left of an attempt by another socket would route into nowhere.
+        run(["busybox", "ip", "-4", "address", "flush", "dev", nic.name], check=False)
         run(["busybox", "ip", "link", "set", nic.name, "up"], check=False)
     return nics
 

@@ -87,9 +87,9 @@ def require_tools(names: Iterable[str]) -> None:
 
 
 def require_root(what: str) -> None:
-    """Raise PrivilegeError unless this process has root's rights."""
+    """Raise PrivilegeError unless this process has the superuser's rights."""
     if os.geteuid() != 0:
-        raise PrivilegeError(f"{what} needs root's rights", "run it as root, or with sudo")
+        raise PrivilegeError(f"{what} needs the superuser's rights", "run it with sudo")
 
 
 def run(

@@ -59,7 +59,7 @@ def start_segment(address: str = "10.77.0.1/24") -> Iterator[Segment]:
     with start_process(holding, stdout=PIPE, cwd=Path("/"), ends_with_parent=True) as holder:
         assert holder.stdout is not None  # noqa: S101 - it was started with a pipe
         if holder.stdout.readline() != _READY:
-            raise ToolError("cannot make a network namespace", "root's rights in a container may not do")
+            raise ToolError("cannot make a network namespace", "in a container even the superuser may not")
         segment = Segment(holder.pid, IPv4Interface(address))
         # Snooping without a querier would keep mDNS and local service discovery from most ports.
         segment._ip(

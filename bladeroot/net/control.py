@@ -352,7 +352,7 @@ class ControlServer:
             "claim": attrs.asdict(claim),
             "swarm_port": self._view.swarm_port(),
             "generations": sorted(self._view.serials()),
-            "blades": {name: attrs.asdict(state) for name, state in self._room.blades.items()},
+            "blades": {name: attrs.asdict(state) for name, state in self._room.blades.items() if name},
         }
         return web.json_response(status, dumps=lambda value: json.dumps(value, default=str))
 

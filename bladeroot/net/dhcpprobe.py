@@ -50,7 +50,7 @@ def find_dhcp_servers(interface: str, *, timeout_s: float = _PATIENCE_S) -> list
             link.bind((interface, _ETH_P_IP))
             return sorted(set(_ask(link, interface, timeout_s)), key=str)
     except OSError as error:
-        hint = "it needs root's rights, and an interface that is up"
+        hint = "it needs the superuser's rights, and an interface that is up"
         raise NetworkError(
             f"cannot look for DHCP servers on {interface}: {error.strerror or error}", hint
         ) from error

@@ -27,22 +27,22 @@ def choose_interface(
     manifest: Manifest, interfaces: dict[str, tuple[IPv4Interface, ...]], wanted: str | None = None
 ) -> tuple[str, IPv4Interface]:
     """Where blades are, and this machine's address there. Raises ConfigError where that is not clear."""
+    blades = [ip_interface(entry.blade.address).ip for entry in manifest.blades if entry.blade.address]
+    fitting = {
+        name: address
+        for name, addresses in interfaces.items()
+        for address in reversed(addresses)
+        if any(isinstance(blade, IPv4Address) and blade in address.network for blade in blades)
+    }
     named = wanted or manifest.network.interface
     if named is not None:
         if named not in interfaces:
             raise ConfigError(f"interface {named} has no IPv4 address here", _describe(interfaces))
-        return named, interfaces[named][0]
-    blades = [ip_interface(entry.blade.address).ip for entry in manifest.blades if entry.blade.address]
-    fitting = [
-        (name, address)
-        for name, addresses in interfaces.items()
-        for address in addresses
-        if any(isinstance(blade, IPv4Address) and blade in address.network for blade in blades)
-    ]
+        return named, fitting.get(named, interfaces[named][0])
     if not blades and len(interfaces) == 1:
-        fitting = [(name, addresses[0]) for name, addresses in interfaces.items()]
+        fitting = {name: addresses[0] for name, addresses in interfaces.items()}
     if len(fitting) == 1:
-        return fitting[0]
+        return next(iter(fitting.items()))
     what = (
         "several interfaces have blades"
         if fitting

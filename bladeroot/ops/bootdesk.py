@@ -70,7 +70,7 @@ class BootDesk:
         self._checked: dict[SignedOrder, Order | None] = {}
         self._told: dict[str, str] = {}
         self._in_vain: dict[str, tuple[tuple[str, int], int]] = {}
-        """By who asks: what it had reported when it got the agent last, and how often it got it since."""
+        """By who asks, and what for: what it had reported when it got that last, and how often since."""
 
     def orders(self) -> tuple[SignedOrder, ...]:
         """What is in the depot's order book."""
@@ -116,7 +116,7 @@ class BootDesk:
             query,
             root=root,
             agent_hash=agent,
-            holders=self._choose_holders(room, agent, root),
+            holders=self._choose_holders(manifest, room, agent, root),
             kernel_command_line=manifest.kernel_command_line,
             wait_s=wait_s,
         )
@@ -135,9 +135,14 @@ class BootDesk:
         except BladerootError:
             return None
 
-    def _choose_holders(self, room: RoomState, agent: str, root: str) -> list[str]:
+    def _choose_holders(self, manifest: Manifest, room: RoomState, agent: str, root: str) -> list[str]:
         """Some blades that have the agent, by chance, and the root in the end."""
-        blades = [f"{address}:{port}" for address, port in room.holders_of(agent)]
+        known = {
+            entry.blade.name: entry.blade.address.partition("/")[0]
+            for entry in manifest.blades
+            if entry.blade.address
+        }
+        blades = [f"{address}:{port}" for address, port in room.holders_of(agent, known)]
         chosen = random.sample(blades, min(len(blades), _MOST_HOLDERS - 1))
         if len(chosen) < _MOST_HOLDERS - 1:  # with few others the root does its share
             return random.sample([*chosen, root], len(chosen) + 1) + ([root] if chosen else [])
@@ -145,8 +150,7 @@ class BootDesk:
 
     def _tell(self, query: BootQuery, answer: Answer) -> None:
         report = self._reporter()
-        if answer.kind is AnswerKind.AGENT:
-            self._count(query, answer)
+        self._count(query, answer)
         key = f"{answer.kind} {answer.words}"
         if self._told.get(query.mac) == key:
             return
@@ -159,18 +163,23 @@ class BootDesk:
             report(Held(subject=answer.name, reason=answer.words, hint=hint))
 
     def _count(self, query: BootQuery, answer: Answer) -> None:
-        """Somebody has to look at a machine that gets the agent again and again, and never says a word."""
+        """Somebody has to look at a machine that comes again and again, and never says a word."""
         blade = self._room().blades.get(answer.assigned or answer.name)
         heard = (blade.session, blade.sequence) if blade else ("", 0)
-        before, count = self._in_vain.get(query.mac, (heard, 0))
+        key = f"{query.mac} {answer.kind}"
+        before, count = self._in_vain.get(key, (heard, 0))
         count = count + 1 if before == heard else 1
-        _keep(self._in_vain, query.mac, (heard, count))
-        if count == _MOST_IN_VAIN + 1:
-            text = (
-                f"{answer.name} ({query.mac}) got the agent {_MOST_IN_VAIN} times, and has reported nothing"
-            )
+        _keep(self._in_vain, key, (heard, count))
+        if count != _MOST_IN_VAIN + 1:
+            return
+        who = f"{answer.name} ({query.mac})"
+        if answer.kind is AnswerKind.AGENT:
+            text = f"{who} got the agent {_MOST_IN_VAIN} times, and has reported nothing"
             hint = "its screen or serial console says why; `bladeroot.debug` on the kernel line gives a shell"
-            self._reporter()(Warned(text=text, hint=hint))
+        else:  # a blade whose daemon is disabled does that too: nothing is installed for it
+            text = f"{who} was sent to its disk {_MOST_IN_VAIN} times, and has not reported that it is up"
+            hint = f"if it does not come up, `bladeroot reimage {answer.name}` installs it anew"
+        self._reporter()(Warned(text=text, hint=hint))
 
     def _read_assigned(self) -> dict[str, str] | None:
         """By MAC address; None where there is something, but not that."""

@@ -237,8 +237,8 @@ class Daemon:
                     f"it restarted {MAX_RESTARTS} times, and the agent left the disk as it is",
                     f"see its console, then `bladeroot reimage {self.installed.blade}` for another try",
                 )
-            self.machine.start_agent_next()
             self.restarts.note(order.number)
+            self.machine.start_agent_next()
             self.reporter(Note(text=f"{name}: {order.kind}; restarting into the agent"))
             report(Note(text=describe_restart(order.number)))
             report.send()

@@ -25,17 +25,23 @@ class Followed:
 
     source: Source
     reporter: Reporter
-    root_reporter: Reporter | None = None
+    root_reporter: RootReporter | None = None
 
     @contextmanager
-    def reporting_failure(self) -> Iterator[None]:
-        """Let the root know of an error inside the block, which is raised all the same."""
-        try:
+    def reporting(self) -> Iterator[None]:
+        """Let the root know of this blade while the block runs; until then it has heard nothing of it.
+
+        An error inside of it is reported too, and raised all the same.
+        """
+        if self.root_reporter is None:
             yield
-        except BladerootError as error:
-            if self.root_reporter is not None:
+            return
+        with self.root_reporter:
+            try:
+                yield
+            except BladerootError as error:
                 self.root_reporter(Failed(text=str(error), hint=error.hint, exit_code=error.exit_code))
-            raise
+                raise
 
 
 @contextmanager
@@ -57,11 +63,11 @@ def follow_root(
 
     with join_swarms(client, report) as swarm:
         source = SwarmSource(client, swarm, serial, wants, reporter)
-        with RootReporter(
+        root_reporter = RootReporter(
             client, cluster_id=cluster.id, blade=blade, swarm_port=swarm.port, wants=lambda: wants
-        ) as root_reporter:
-            root_reporters.append(root_reporter)
-            yield Followed(source=source, reporter=report, root_reporter=root_reporter)
+        )
+        root_reporters.append(root_reporter)
+        yield Followed(source=source, reporter=report, root_reporter=root_reporter)
 
 
 def wait_until_stopped() -> None:

@@ -139,6 +139,8 @@ def plan_install(
     carried out already counts for nothing. Raises TrustError, InventoryError, DiskTooSmallError, DiskError.
     """
     before = read_boot_facts(opened)
+    if before.cluster_id not in ("", cluster_id):
+        before = attrs.evolve(before, order=0)  # numbers are each cluster's own
     if order is not None and order.number <= before.order:
         order = None
     lowest_serial = _find_lowest_serial(before, cluster_id, wipe_data, order)

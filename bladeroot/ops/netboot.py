@@ -185,7 +185,7 @@ def _find_others(setup: NetbootSetup) -> list[str]:
 def _warn_of_gaps(manifest: Manifest, setup: NetbootSetup, reporter: Reporter) -> None:
     gaps = find_unreachable(manifest, setup)
     if gaps:
-        hint = f"give them addresses in {setup.address.network}, or set dhcp_range under [network]"
+        hint = f"give them macs and an address in {setup.address.network}, or set dhcp_range under [network]"
         reporter(Warned(text=f"no addresses for {fold_names(gaps)}: they cannot netboot here", hint=hint))
 
 
@@ -199,7 +199,10 @@ def _place_loaders(depot: Depot, setup: NetbootSetup) -> None:
             "install the package ipxe where you publish, and publish again",
         )
     for name in LOADERS:
-        shutil.copyfile(paths[name], setup.tftp_folder / name)
+        # A transfer may be reading what is there.
+        draft = setup.tftp_folder / f"{name}.new"
+        shutil.copyfile(paths[name], draft)
+        draft.rename(setup.tftp_folder / name)
 
 
 def _find_hardware(room: RoomState) -> Mapping[str, Mapping[str, Any]]:

@@ -14,6 +14,7 @@ from bladeroot.core.nodesets import fold_names
 from bladeroot.core.orders import (
     ORDER_LIMIT_BYTES,
     Order,
+    OrderKind,
     SignedOrder,
     accept_order,
     choose_number,
@@ -24,6 +25,9 @@ from bladeroot.core.signing import PublicKey, SecretKey
 from bladeroot.errors import BladerootError, DepotError, UsageError
 from bladeroot.net.client import RootClient
 from bladeroot.ops.status import RoomStatus, read_status
+
+_MOST_AHEAD_S = 30 * 86_400
+"""So far a clock may be ahead that orders were numbered by."""
 
 
 @frozen(kw_only=True)
@@ -83,6 +87,7 @@ class ReimagePlan:
             "number": self.number,
             "blades": [blade.name for blade in self.blades],
             "serial": self.serial,
+            "to_newest": not self.is_named,
             "wipe_data": self.wipe_data,
             "now": {
                 blade.name: {"phase": str(state.phase), "serial": state.serial}
@@ -94,11 +99,15 @@ class ReimagePlan:
 
 @frozen(kw_only=True)
 class OrderState:
-    """An order, and which blades have carried it out as far as the root has heard."""
+    """An order, and which blades have carried it out as far as the root has heard.
+
+    `superseded` are those that have a newer order (or its cancelling), and will not do this one any more.
+    """
 
     order: Order
     done: tuple[str, ...]
     open: tuple[str, ...]
+    superseded: tuple[str, ...]
 
 
 def plan_reimage(
@@ -115,18 +124,20 @@ def plan_reimage(
     Raises NetworkError, DepotError for an unknown serial, UsageError where the root itself is among them.
     """
     room = read_status(client)
-    _check_not_root(room, blades)
+    _check_not_root(room, blades, client.host)
     newest = max(room.generations, default=0)
     if not newest:
         raise DepotError(f"root {room.claim.blade} holds no generation", "publish one there first")
     if serial is not None and serial not in room.generations:
         held = ", ".join(map(str, room.generations))
         raise DepotError(f"root {room.claim.blade} has no generation {serial}", f"it holds: {held}")
-    numbers = [state.order for state in room.blades.values()]
+    now_s = int(time.time())
+    # Anybody may say that he did an order: such a number must not use all numbers up.
+    numbers = [state.order for state in room.blades.values() if state.order <= now_s + _MOST_AHEAD_S]
     numbers += [*_read_numbers(client, cluster_id), *known]
     return ReimagePlan(
         cluster_id=cluster_id,
-        number=choose_number(int(time.time()), numbers),
+        number=choose_number(now_s, numbers),
         blades=tuple(blades),
         serial=serial if serial is not None else newest,
         is_named=serial is not None,
@@ -135,8 +146,10 @@ def plan_reimage(
     )
 
 
-def _check_not_root(room: RoomStatus, blades: Sequence[Blade]) -> None:
-    root = room.claim.blade
+def _check_not_root(room: RoomStatus, blades: Sequence[Blade], host: str) -> None:
+    """By its name, and by its address: it may have been promoted under another name."""
+    addresses = {blade.address.partition("/")[0]: blade.name for blade in blades if blade.address}
+    root = addresses.get(host, room.claim.blade)
     if root not in [blade.name for blade in blades]:
         return
     if len(blades) == 1:
@@ -151,11 +164,58 @@ def _check_not_root(room: RoomStatus, blades: Sequence[Blade]) -> None:
     )
 
 
-def give_order(client: RootClient, plan: ReimagePlan, secret_key: SecretKey) -> SignedOrder:
+def give_order(client: RootClient, plan: ReimagePlan | CancelPlan, secret_key: SecretKey) -> SignedOrder:
     """Sign the plan's order and hand it to the root. Raises NetworkError."""
     signed = sign_order(plan.order(), secret_key)
     client.give_order(signed)
     return signed
+
+
+@frozen(kw_only=True)
+class CancelPlan:
+    """Whose orders are taken back. A blade that has begun to carry one out goes on."""
+
+    cluster_id: str
+    number: int
+    blades: tuple[Blade, ...]
+    superseded: tuple[int, ...]
+    """Numbers of the orders that are not carried out any more, by one of the blades at least."""
+
+    def order(self) -> Order:
+        """The order that it comes to."""
+        names = tuple(blade.name for blade in self.blades)
+        return Order(cluster_id=self.cluster_id, number=self.number, blades=names, kind=OrderKind.CANCEL)
+
+    def lines(self) -> list[str]:
+        """The plan for people."""
+        names = fold_names(blade.name for blade in self.blades)
+        what = ", ".join(map(str, self.superseded)) or "nothing that this root knows of"
+        return [f"cancel for {len(self.blades)}: {names}", f"  orders: {what}"]
+
+    def facts(self) -> dict[str, Any]:
+        """The plan for programs."""
+        names = [blade.name for blade in self.blades]
+        return {"number": self.number, "blades": names, "superseded": list(self.superseded)}
+
+
+def plan_cancel(
+    client: RootClient,
+    trusted_keys: Collection[PublicKey],
+    cluster_id: str,
+    blades: Sequence[Blade],
+    *,
+    known: Iterable[int] = (),
+) -> CancelPlan:
+    """What cancelling these blades' orders would be; `known` as for `plan_reimage`. Raises NetworkError."""
+    states = read_order_states(client, trusted_keys, cluster_id)
+    names = {blade.name for blade in blades}
+    numbers = [*_read_numbers(client, cluster_id), *known]
+    return CancelPlan(
+        cluster_id=cluster_id,
+        number=choose_number(int(time.time()), numbers),
+        blades=tuple(blades),
+        superseded=tuple(state.order.number for state in states if names & set(state.open)),
+    )
 
 
 def read_order_states(
@@ -163,16 +223,22 @@ def read_order_states(
 ) -> list[OrderState]:
     """The root's orders that blades would believe, newest first. Raises NetworkError."""
     blades = read_status(client).blades
+    accepted = _accepted(client.read_orders().orders, trusted_keys, cluster_id)
     states = []
-    for order in _accepted(client.read_orders().orders, trusted_keys, cluster_id):
-        done = tuple(name for name in order.blades if _has_done(blades.get(name), order))
-        still_open = tuple(name for name in order.blades if name not in done)
-        states.append(OrderState(order=order, done=done, open=still_open))
-    return sorted(states, key=lambda state: -state.order.number)
+    newer: set[str] = set()
+    for order in sorted(accepted, key=lambda order: -order.number):
+        done = {name for name in order.blades if _has_done(blades.get(name), order)}
+        groups: dict[str, list[str]] = {"done": [], "open": [], "superseded": []}
+        for name in order.blades:
+            is_over = name in newer or order.kind is OrderKind.CANCEL
+            groups["done" if name in done else "superseded" if is_over else "open"].append(name)
+        states.append(OrderState(order=order, **{key: tuple(names) for key, names in groups.items()}))
+        newer |= set(order.blades)
+    return states
 
 
 def _has_done(state: BladeState | None, order: Order) -> bool:
-    return state is not None and state.order >= order.number
+    return state is not None and state.order >= order.number and order.kind is not OrderKind.CANCEL
 
 
 def _accepted(

@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
 
+import attrs
 from attrs import frozen
 
 from bladeroot.core import wire
 from bladeroot.core.agentfiles import INITRAMFS, KERNEL, cut_into_parts
+from bladeroot.core.cluster import Cluster, StrangerPolicy, Strangers
 from bladeroot.core.manifest import (
     Artefact,
     ArtefactKind,
@@ -24,6 +26,7 @@ from bladeroot.core.manifest import (
     make_blade_entries,
     sign_manifest,
 )
+from bladeroot.core.nodesets import find_blades, fold_names
 from bladeroot.core.signing import SecretKey
 from bladeroot.core.splitting import DEFAULT_SPLIT_RULES, Part, parse_split_rules, split_members
 from bladeroot.core.tarformat import Member
@@ -213,13 +216,22 @@ def _sign_and_add(
         artefacts=artefacts,
         blades=make_blade_entries(cluster),
         network=cluster.network,
-        strangers=cluster.strangers,
+        strangers=_name_pool(cluster),
     )
     if newest is not None and before is not None and _says_the_same(manifest, before):
         return Published(signed=newest, manifest=before, is_new=False)
     signed = sign_manifest(manifest, secret_key)
     depot.add_generation(signed, manifest)
     return Published(signed=signed, manifest=manifest, is_new=True)
+
+
+def _name_pool(cluster: Cluster) -> Strangers:
+    """With the pool's blades by name: who reads a manifest does not know what a group was."""
+    strangers = cluster.strangers
+    if strangers.policy is not StrangerPolicy.ASSIGN:
+        return strangers
+    names = (blade.name for blade in find_blades(strangers.pool, cluster))
+    return attrs.evolve(strangers, pool=fold_names(names))
 
 
 def _says_the_same(one: Manifest, other: Manifest) -> bool:

@@ -48,6 +48,19 @@ def test_another_configuration_is_in_force_and_no_end_of_it(port: int) -> None:
     assert "10.1.0.7" not in look_up(port)
 
 
+def test_a_configuration_that_cannot_run_is_given_up(port: int) -> None:
+    with (
+        closing(socket.socket(socket.AF_INET, socket.SOCK_STREAM)) as other,
+        Dnsmasq(configure(port, "10.1.0.1"), lambda _event: None) as dnsmasq,
+    ):
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        with pytest.raises(NetworkError, match="Address already in use"):
+            dnsmasq.reconfigure(configure(other.getsockname()[1], "10.1.0.2"))
+        while "10.1.0.1" not in (said := look_up(port)):
+            assert "can't" in said or "refused" in said or not said, said  # it is starting
+
+
 def test_a_port_that_is_taken_is_one_line(port: int) -> None:
     with closing(socket.socket(socket.AF_INET, socket.SOCK_STREAM)) as other:
         other.bind(("127.0.0.1", port))

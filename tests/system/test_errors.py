@@ -120,7 +120,7 @@ def test_without_the_rights_of_root(words: list[str]) -> None:
     argv = [*_NOBODY, sys.executable, "-m", "bladeroot", "--json", *words]
     ran = subprocess.run(argv, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     assert ran.returncode == 3, ran.stderr
-    assert "needs root's rights (run it as root" in read_ran(ran.returncode, ran.stderr).error
+    assert "needs the superuser's rights (run it with sudo" in read_ran(ran.returncode, ran.stderr).error
 
 
 def test_keys(own: Bench) -> None:

@@ -96,16 +96,16 @@ def give_order(toy: ToyCluster, number: int, *blades: Blade) -> None:
     OrderBook(toy.depot.path).add(sign_order(order, toy.secret_key), order)
 
 
-def prepare_agent(toy: ToyCluster, folder: Path, *arguments: str) -> Kernel:
-    """The generation's agent, for QEMU to start without any firmware's netboot."""
+def prepare_agent(toy: ToyCluster, folder: Path, *arguments: str, root: str = ROOT_ADDRESS) -> Kernel:
+    """The generation's agent, for QEMU to start without any firmware's netboot; without `root` it looks."""
     info_hash = toy.manifest.artefact(ArtefactKind.AGENT).info_hash
     for name in (KERNEL, INITRAMFS):
         if not (folder / name).exists():
             (folder / name).write_bytes(b"".join(read_agent_file(toy.depot, info_hash, name)))
-    words = (toy.manifest.kernel_command_line, KERNEL_ARGUMENT, f"bladeroot.root={ROOT_ADDRESS}", *arguments)
-    return Kernel(
-        image=folder / KERNEL, initramfs=folder / INITRAMFS, command_line=" ".join(filter(None, words))
-    )
+    words = [toy.manifest.kernel_command_line, KERNEL_ARGUMENT, *arguments]
+    if root:
+        words.append(f"bladeroot.root={root}")
+    return Kernel(image=folder / KERNEL, initramfs=folder / INITRAMFS, command_line=" ".join(words))
 
 
 def read_booted(

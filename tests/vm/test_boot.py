@@ -18,7 +18,7 @@ from bladeroot.host.mounts import mounted
 from bladeroot.lab.qemu import Firmware, boot
 from tests.blankdisks import needs_loop_devices
 from tests.bootworkshop import AGENT_MARKER, NOTHING_INSTALLED, TIMEOUT_S, Workshop, booted_as
-from tests.toyos import TOY_BOOT_MARKER
+from tests.toyos import TOY_BOOT_MARKER, TOY_KERNEL_COMMAND_LINE
 
 pytestmark = [
     pytest.mark.vm,
@@ -117,7 +117,7 @@ def test_the_agent_on_the_disk_is_started_once_when_that_is_ordered(
         before = attrs.evolve(read_boot_facts(disk), order=7, visits=1, next_agent=True)
         write_boot_facts(disk, before)
     line = start_agent(image, firmware, tmp_path / "agent.log")
-    assert "console=ttyS0,115200 quiet panic=-1 bladeroot.from=disk" in line
+    assert f"{TOY_KERNEL_COMMAND_LINE} bladeroot.from=disk" in line
     with open_disk(image) as disk:
         assert read_boot_facts(disk) == attrs.evolve(before, next_agent=False)
         assert has_sound_grubenv(disk)

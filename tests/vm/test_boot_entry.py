@@ -14,7 +14,7 @@ from bladeroot.core.efiboot import BOOT_ORDER, PartitionPath, encode_entry, enco
 from bladeroot.host.blockdev import open_disk, read_table
 from bladeroot.host.esp import remove_esp_file
 from bladeroot.lab.qemu import provide_variables, start_machine
-from bladeroot.lab.qemuplan import Kernel, MachineSpec, plan_qemu
+from bladeroot.lab.qemuplan import NO_TIMER_CHECK, Kernel, MachineSpec, plan_qemu
 from tests.blankdisks import needs_loop_devices
 from tests.bootworkshop import TIMEOUT_S, Workshop
 from tests.toyos import TOY_BOOT_MARKER
@@ -70,7 +70,7 @@ def test_the_entry_for_a_disk_boots_it(tmp_path: Path) -> None:
     kernel = Kernel(
         image=next((workshop.tree / "boot").glob("vmlinuz-*")),
         initramfs=initramfs,
-        command_line="console=ttyS0 quiet",
+        command_line=f"console=ttyS0 quiet {NO_TIMER_CHECK}",
     )
     folder = tmp_path / "machine"
     folder.mkdir()

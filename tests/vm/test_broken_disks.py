@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from bladeroot.core.cluster import MIB
+from bladeroot.core.disklayout import plan_disk
 from bladeroot.events import Failed, Finished
+from bladeroot.host.blockdev import apply_partitions, open_disk
 from bladeroot.lab.power import VmBlade
 from bladeroot.lab.qemuplan import fail_at
 from bladeroot.lab.vmroom import VmRoom
@@ -22,7 +24,7 @@ SLOT_BEGINS_BYTES = LAYOUT.esp_size_bytes + 2 * MIB
 
 @pytest.fixture
 def root(room: VmRoom, toy: ToyCluster) -> VmRoom:
-    room.start_root(toy.folder.path, toy.depot.path)
+    room.wait_for_root(room.start_root(toy.folder.path, toy.depot.path))
     return room
 
 
@@ -53,6 +55,16 @@ def test_read_only(root: VmRoom, toy: ToyCluster, heard: Heard, tmp_path: Path) 
     words = fail_to_install(blade, toy, heard, tmp_path, {"readonly": "on"})
     assert "/dev/vda" in words
     assert "read-only" in words
+
+
+def test_a_disk_that_was_only_partitioned_gives_the_machine_back(root: VmRoom) -> None:
+    blade = root.add_blade(BLADES[0], disk_size_bytes=DISK_SIZE_BYTES)
+    with open_disk(blade.disk) as disk:
+        apply_partitions(disk, plan_disk(disk.size_bytes, LAYOUT, None, image_bytes=MIB))
+    machine = blade.power_on("network")
+    machine.wait_for("the disk does not boot; asking the root what to do", TIMEOUT_S)
+    machine.wait_for("holds an install that was cut off", TIMEOUT_S)
+    blade.cut_power()
 
 
 def test_failing_half_way_and_then_whole_again(

@@ -282,7 +282,7 @@ class Swarm:
 def _explain_listening(alert: lt.listen_failed_alert, port: int) -> NetworkError:
     where = f"{alert.address}:{alert.port or port}"
     if alert.error.value() == errno.EADDRINUSE:
-        hint = "another bladeroot, or another program, runs here; choose another port"
+        hint = "another bladeroot, or another program, runs here; stop it"
         return PortTakenError(f"swarm port {where} is taken", hint)
     return NetworkError(f"cannot listen for the swarm on {where}: {alert.error.message()}")
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 import os
 import sys
 from pathlib import Path
 
 from bladeroot.errors import ConfigError, InventoryError, SigningKeyError, UsageError
-from bladeroot.ui.cli.options import read_passphrase_file
+from bladeroot.ui.cli.options import ask_secret, read_passphrase_file
 from bladeroot.ui.cli.output import Output, make_facts
 from bladeroot.ui.cli.parser import Verbs, add_verb
 
@@ -146,8 +145,8 @@ def _choose_passphrase(args: argparse.Namespace) -> str | None:
     if not sys.stdin.isatty() or args.json:
         return None
     for _ in range(_PASSPHRASE_TRIES):
-        first = getpass.getpass("Passphrase for the operator's key (empty for none): ")
-        if not first or getpass.getpass("The same again: ") == first:
+        first = ask_secret("Passphrase for the operator's key (empty for none): ")
+        if not first or ask_secret("The same again: ") == first:
             return first or None
         print("They differ.", file=sys.stderr)
     raise SigningKeyError("the two passphrases differ", "nothing was made: try again")

@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 from bladeroot.errors import (
     ArtefactError,
     ConfigError,
+    DepotError,
     DepotFullError,
     DiskBusyError,
     DiskChoiceError,
     DiskError,
     DiskTooSmallError,
+    InventoryError,
     MissingToolError,
+    NetworkError,
     NoRootFoundError,
     PrivilegeError,
     TrustError,
@@ -25,7 +28,7 @@ from bladeroot.errors import (
 )
 from bladeroot.ui.cli.options import ask_yes, open_folder, parse_seconds
 from bladeroot.ui.cli.output import Output
-from bladeroot.ui.cli.parser import Verbs, add_dry_run, add_verb
+from bladeroot.ui.cli.parser import DRY_RUN_LINE, Verbs, add_dry_run, add_verb
 
 if TYPE_CHECKING:
     from bladeroot.ops.folder import ClusterFolder
@@ -56,10 +59,13 @@ def add_parser(verbs: Verbs) -> None:
         errors=[
             PrivilegeError,
             ConfigError,
+            InventoryError,
             TrustError,
             ArtefactError,
+            DepotError,
             DepotFullError,
             NoRootFoundError,
+            NetworkError,
             DiskError,
             DiskTooSmallError,
             DiskBusyError,
@@ -130,7 +136,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
                 again=args.again,
             )
             if args.dry_run:
-                out.facts(plan.facts(), "\n".join(plan.lines()))
+                out.facts({**plan.facts(), "dry_run": True}, "\n".join([*plan.lines(), DRY_RUN_LINE]))
                 return 0
             with allowed():
                 _confirm(args, plan, out)
@@ -142,7 +148,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
                 if args.linger:
                     wait_until_stopped()
 
-            with followed.reporting_failure():
+            with followed.reporting():
                 apply_install(
                     plan, opened, followed.source, reporter=followed.reporter, linger=show_and_linger
                 )

@@ -73,8 +73,11 @@ def parse_count(text: str) -> int:
 
 
 def parse_seconds(text: str) -> float:
-    """A time for an option: 0 or more seconds. Raises ValueError, as argparse wants it."""
-    seconds = float(text)
+    """A time for an option: 0 or more seconds. Raises ArgumentTypeError, as argparse wants it."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
     if not 0 <= seconds < 1e7:
         raise argparse.ArgumentTypeError(f"not a number of seconds from 0 up: {text!r}")
     return seconds
@@ -88,7 +91,15 @@ def ask_passphrase(prompt: str) -> str:
     if not sys.stdin.isatty():
         hint = "set BLADEROOT_PASSPHRASE_FILE to a file whose first line it is"
         raise SigningKeyError("the operator's key has a passphrase, and there is no terminal to ask on", hint)
-    return getpass.getpass(prompt)
+    return ask_secret(prompt)
+
+
+def ask_secret(prompt: str) -> str:
+    """From the terminal, unseen. Raises InterruptedByUserError at its end (Ctrl-D)."""
+    try:
+        return getpass.getpass(prompt)
+    except EOFError:
+        raise InterruptedByUserError("nothing was typed: nothing was done") from None
 
 
 def read_passphrase_file(path: Path) -> str:

@@ -63,6 +63,26 @@ class Parser(argparse.ArgumentParser):
             raise UsageError(f"`{self.prog}` needs a verb", f"`{self.prog} --help` lists them")
         raise UsageError(message, f"see `{self.prog} --help`")
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """Raise for what is not known here, where the verb's own options are known to compare with."""
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self._refuse(unknown)
+        return parsed, unknown
+
+    def _refuse(self, unknown: list[str]) -> NoReturn:
+        from bladeroot.core.clusterfile import closest
+
+        see = f"see `{self.prog} --help`"
+        option = next((word.partition("=")[0] for word in unknown if word.startswith("-")), None)
+        if option is not None:
+            names = [name for name in self._option_string_actions if name.startswith("--")]
+            near = closest(option, names)
+            raise UsageError(f"no option {option!r} in {self.prog}", near if "mean" in near else see)
+        takes_set = any(action.metavar == "NODESET" for action in self._actions)
+        hint = "a set of blades is one word: web01,web02" if takes_set else see
+        raise UsageError(f"{unknown[0]!r} is too much for {self.prog}", hint)
+
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if isinstance(action, argparse._SubParsersAction) and value not in action.choices:
             from bladeroot.core.clusterfile import closest
@@ -200,10 +220,16 @@ def add_verb(
     return parser
 
 
-def add_verbs(parser: Parser) -> Verbs:
-    """The place where a parser's verbs are added; one of them must be given."""
-    subparsers = parser.add_subparsers(title="VERBS", metavar="VERB", dest=argparse.SUPPRESS, required=True)
+def add_verbs(parser: Parser, *, required: bool = True) -> Verbs:
+    """The place where a parser's verbs are added; one of them must be given, unless not `required`."""
+    subparsers = parser.add_subparsers(
+        title="VERBS", metavar="VERB", dest=argparse.SUPPRESS, required=required
+    )
     return Verbs(subparsers, {} if parser.prog == _PROGRAM else parser.manual)
+
+
+DRY_RUN_LINE = "(nothing was done: --dry-run)"
+"""The last that a dry run says to people."""
 
 
 def add_dry_run(parser: argparse.ArgumentParser) -> None:

@@ -24,7 +24,7 @@ from bladeroot.ui.cli.options import (
     read_secret_key,
 )
 from bladeroot.ui.cli.output import Output
-from bladeroot.ui.cli.parser import Verbs, add_dry_run, add_verb
+from bladeroot.ui.cli.parser import DRY_RUN_LINE, Verbs, add_dry_run, add_verb
 
 if TYPE_CHECKING:
     from bladeroot.ops.orders import ReimagePlan
@@ -94,7 +94,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
         known=OrderBook(depot_path(args)).numbers(),
     )
     if args.dry_run:
-        out.facts(plan.facts(), "\n".join(plan.lines()))
+        out.facts({**plan.facts(), "dry_run": True}, "\n".join([*plan.lines(), DRY_RUN_LINE]))
         return 0
     _confirm(args, plan, out)
     give_order(client, plan, read_secret_key(args, folder))

@@ -9,7 +9,7 @@ import attrs
 import pytest
 
 from bladeroot.agent import agent as agent_module
-from bladeroot.agent import loop
+from bladeroot.agent import disks, loop
 from bladeroot.agent.agent import Agent, DoneError, HeldError
 from bladeroot.agent.arguments import AgentArguments
 from bladeroot.agent.loop import choose_pause, run_until_done
@@ -183,6 +183,44 @@ def test_a_blade_that_boots_does_not_wait_for_a_root_for_ever(
         patch.setattr("bladeroot.agent.loop.time.monotonic", lambda: sum(bench.slept))
         run_until_done(bench.agent, bench.attempt)
     assert 4 - len(bench.endings) == attempts
+
+
+@pytest.mark.parametrize(
+    ("why", "installed", "endings", "attempts"),
+    [
+        (Why.DISK, ["a disk"], [BROKEN] * 5, 4),
+        (Why.DISK, [], [BROKEN] * 5, 5),
+        (Why.ORDER, ["a disk"], [BROKEN] * 5, 5),
+        (Why.DISK, ["a disk"], [HeldError("too often", "see why")], 1),
+    ],
+)
+def test_a_blade_that_its_own_disk_started_goes_back_to_it(
+    why: Why, installed: list[str], endings: list[Exception], attempts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the network loader started would only come again, and stays."""
+    monkeypatch.setattr(loop, "find_installed", lambda _agent: iter(installed))
+    bench = Bench(None, *endings, DONE)
+    bench.agent.arguments = AgentArguments(why=why)
+    with monkeypatch.context() as patch:
+        patch.setattr("bladeroot.agent.loop.time.monotonic", lambda: sum(bench.slept))
+        run_until_done(bench.agent, bench.attempt)
+    begun = len(endings) + 1 - len(bench.endings)
+    assert begun - (not bench.endings) == attempts
+
+
+def test_disks_that_come_late_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(None)
+    shown = iter([frozenset({"sda"})] * 3 + [frozenset({"sda", "sdb"})] * 100)
+    monkeypatch.setattr(disks, "name_disks", lambda: next(shown))
+    monkeypatch.setattr("bladeroot.agent.disks.time.monotonic", lambda: sum(bench.slept))
+    bench.agent.disks = frozenset({"sda"})
+    disks.wait_for_disks(bench.agent)
+    assert bench.agent.disks == {"sda", "sdb"}
+    assert sum(bench.slept) == pytest.approx(1.5 + 8.0)
+    bench.slept.append(60.0)
+    looked = len(bench.slept)
+    disks.wait_for_disks(bench.agent)
+    assert len(bench.slept) == looked, "they have been there for long"
 
 
 def test_the_root_hears_afterwards_what_it_was_not_there_for(monkeypatch: pytest.MonkeyPatch) -> None:

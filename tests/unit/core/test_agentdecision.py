@@ -20,6 +20,7 @@ from bladeroot.core.agentdecision import (
     Why,
     count_tries,
     decide,
+    take_over,
     with_tries,
 )
 from bladeroot.core.orders import Order
@@ -58,6 +59,18 @@ def test_foreign_data_waits_for_an_order() -> None:
 def test_an_order_of_long_ago_was_not_about_the_foreign_disk_that_is_there_now() -> None:
     assert isinstance(told(FOREIGN, order(2)), Hold)
     assert _install(told(BLANK, order(2))).order == 2
+    decision = decide("web01", FOREIGN, newest=NEWEST, orders=[order(2 * NOW)], now_s=NOW)
+    assert isinstance(decision, Hold), "nor one that comes from a time that is not yet"
+
+
+def test_an_order_of_long_ago_was_about_the_disk_that_was_there_then() -> None:
+    old = order(2, serial=3, wipe_data=True)
+    decision = _install(told(BLANK, old))
+    assert (decision.serial, decision.order, decision.wipe_data) == (NEWEST, 2, False)
+    assert take_over(old, decision) == order(2)
+    of_another = attrs.evolve(COMMITTED, blade="web02", order=0)
+    assert isinstance(told(of_another, old), Hold)
+    assert _install(told(attrs.evolve(COMMITTED, order=0), old)).serial == 3
     assert _install(told(OURS, order(2))).order == 2
 
 

@@ -166,16 +166,36 @@ def test_scripts_ask_for_ever(uefi: bool) -> None:
     script = render_local_script(answer, query, root=ROOT, local_loader="http://r/local.efi", wait_s=3)
     lines = script.splitlines()
     assert lines[0] == "#!ipxe"
-    assert lines[-1].startswith(f"chain --replace --autofree http://{ROOT}/boot.ipxe?")
-    assert lines[-1].endswith("&local=failed || goto ask")
+    asks = [line for line in lines if line.startswith("chain --replace ")]
+    assert asks[0].startswith(f"chain --replace --autofree http://{ROOT}/boot.ipxe?")
+    assert asks[0].endswith("&local=failed || goto ask")
     assert ":ask" in lines
+    assert lines[-1] == asks[-1]
     assert ("sanboot" in script) is not uefi
+
+
+def test_a_loader_that_could_not_be_fetched_is_not_a_disk_that_does_not_boot() -> None:
+    query = BootQuery(mac=MAC, is_uefi=True)
+    answer = choose_answer(query, MANIFEST, ROOM, [], {})
+    script = render_local_script(answer, query, root=ROOT, local_loader="http://r/local.efi", wait_s=3)
+    lines = script.splitlines()
+    assert "imgfetch --name local http://r/local.efi || goto unfetched" in lines
+    after = lines[lines.index(":unfetched") :]
+    assert "local=failed" not in "".join(after)
+    assert after[-1].endswith("|| goto again")
+
+
+def test_who_asks_in_vain_begins_anew_with_another_address() -> None:
+    lines = render_waiting_script("this machine", "wait", root=ROOT, wait_s=3).splitlines()
+    again = next(line for line in lines if "autoboot" in line)
+    assert lines.index(":ask") < lines.index(again) < lines.index("sleep 3")
+    assert again.endswith("||"), "where that fails it goes on asking"
 
 
 @given(st.text(max_size=300))
 def test_words_are_words_to_ipxe_whatever_is_in_them(words: str) -> None:
     lines = render_waiting_script("this machine", words, root=ROOT, wait_s=3).split("\n")
-    assert lines[2] == ":ask", "one line of words"
+    assert lines[2:4] == ["set asked:int32 0 ||", ":ask"], "one line of words"
     said = lines[1].removeprefix("echo bladeroot: ")
     assert said.isascii()
     assert said.isprintable()

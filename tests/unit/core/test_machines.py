@@ -11,7 +11,8 @@ from bladeroot.errors import InventoryError
 
 UUID = "12345678-1234-4234-8234-123456789abc"
 WEB = Blade(name="web01", macs=("52:54:00:00:00:01", "52:54:00:00:00:02"))
-DB = Blade(name="db1", macs=("52:54:00:00:00:03",), uuid=UUID)
+DB = Blade(name="db1", uuid=UUID)
+CACHE = Blade(name="cache1", macs=("52:54:00:00:00:03",), uuid=UUID.replace("1", "2"))
 SPARE = Blade(name="spare1")
 
 
@@ -25,13 +26,19 @@ def machine(*macs: str, uuid: str = "") -> Hardware:
         (machine("02:00:00:00:00:09", "52:54:00:00:00:02"), "web01"),
         (machine("52:54:00:00:00:01", "52:54:00:00:00:02"), "web01"),
         (machine("02:00:00:00:00:09", uuid=UUID), "db1"),
-        (machine("52:54:00:00:00:03", uuid=UUID), "db1"),
+        (machine("52:54:00:00:00:03", uuid="another"), "cache1"),
     ],
 )
 def test_a_machine_is_known_by_any_of_its_keys(hardware: Hardware, name: str) -> None:
-    found = find_blade([SPARE, WEB, DB], hardware)
+    found = find_blade([SPARE, WEB, DB, CACHE], hardware)
     assert found is not None
     assert found.name == name
+
+
+def test_a_uuid_says_nothing_of_a_blade_that_is_known_by_its_cards() -> None:
+    """Some makers give many boards the same."""
+    assert CACHE.uuid is not None
+    assert find_blade([SPARE, WEB, DB, CACHE], machine("02:00:00:00:00:09", uuid=CACHE.uuid)) is None
 
 
 def test_a_machine_without_uuid_is_no_blade_without_uuid() -> None:

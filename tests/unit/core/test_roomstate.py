@@ -9,7 +9,7 @@ from bladeroot import events
 from bladeroot.core.reports import (
     Report,
 )
-from bladeroot.core.roomstate import MAX_BLADES, BladePhase, RoomState
+from bladeroot.core.roomstate import MAX_BLADES, MAX_STRANGERS, BladePhase, RoomState
 
 HASH = "ab" * 32
 REPORT = Report(
@@ -64,6 +64,17 @@ def test_strangers_are_not_let_in_and_the_room_is_bounded() -> None:
     full = RoomState.of(f"b{number}" for number in range(MAX_BLADES))
     open_room = attrs.evolve(full, expected=None)
     assert open_room.with_event(events.Note(text="x", subject="one-more")) is open_room
+
+
+def test_the_stranger_that_was_silent_for_longest_gives_way() -> None:
+    room = RoomState.of(["blade01"])
+    names = [f"stranger-{number:012x}" for number in range(MAX_STRANGERS + 2)]
+    for name in names[:MAX_STRANGERS]:
+        room = room.with_event(events.Note(text="x", subject=name))
+    room = room.with_event(events.Note(text="again", subject=names[0]))
+    for name in names[MAX_STRANGERS:]:
+        room = room.with_event(events.Note(text="x", subject=name))
+    assert sorted(room.blades) == sorted(["blade01", names[0], *names[3:]])
 
 
 def test_the_same_events_give_the_same_room_by_either_way() -> None:

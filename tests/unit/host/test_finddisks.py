@@ -132,7 +132,9 @@ def test_what_is_not_a_disk_is_not_one(sysfs: Path) -> None:
         add(sysfs, name, "virtual", {})
     add(sysfs, "sdb", "pci0/usb1", {"size": "0"})  # a card reader without a card
     add(sysfs, "mmcblk0", "platform/mmc0", {})
-    assert [disk.path.name for disk in find_disks()] == ["mmcblk0"]
+    add(sysfs, "nvme0n1", "pci0/nvme/nvme0", {"hidden": "0"})
+    add(sysfs, "nvme0c0n1", "pci0/nvme/nvme0", {"hidden": "1"})  # one of two paths to the same disk
+    assert [disk.path.name for disk in find_disks()] == ["mmcblk0", "nvme0n1"]
 
 
 def test_what_is_built_on_a_partition_holds_the_disk(sysfs: Path) -> None:

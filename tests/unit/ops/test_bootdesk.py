@@ -27,7 +27,7 @@ FAILED = BootQuery(mac=MAC, has_failed=True)
 
 
 def entry(name: str, *macs: str) -> BladeEntry:
-    blade = Blade(name=name, macs=macs)
+    blade = Blade(name=name, macs=macs, address="10.77.0.12/24" if name == "spare01" else None)
     return BladeEntry(blade=blade, disk=DiskRule(), layout=Layout(), overlay=f"{name}.tar.zst")
 
 
@@ -113,6 +113,14 @@ def test_blades_that_have_the_agent_give_it_too(desk: Desk) -> None:
     assert holders[-1] == ROOT, "when nobody else answers, the root does"
 
 
+def test_nobody_is_sent_to_a_machine_that_is_not_where_the_inventory_says(desk: Desk) -> None:
+    anywhere = BladeState(blade="spare01", address="203.0.113.9", http_port=80, has=(desk.agent,))
+    stranger = attrs.evolve(anywhere, blade="stranger-525400000098", address="10.77.0.12")
+    desk.room = attrs.evolve(desk.room, blades={state.blade: state for state in (anywhere, stranger)})
+    script = desk.desk.boot_script(FAILED, ROOT)
+    assert [line.split("/")[2] for line in script.splitlines() if line.startswith("kernel ")] == [ROOT]
+
+
 def test_a_pool_gives_each_stranger_a_blade_and_a_restarted_root_the_same(desk: Desk) -> None:
     desk.manifest = attrs.evolve(
         desk.manifest, strangers=Strangers(policy=StrangerPolicy.ASSIGN, pool="spare[01-02]")
@@ -158,6 +166,14 @@ def test_a_machine_that_gets_the_agent_and_stays_silent_is_warned_of_once(desk: 
         assert "bladeroot.why=no-boot" in desk.desk.boot_script(FAILED, ROOT), "it is answered all the same"
     assert len(warnings()) == 1
     assert f"web01 ({MAC}) got the agent 5 times" in warnings()[0]
+
+
+def test_a_blade_that_is_sent_to_its_disk_and_never_comes_up_is_warned_of(desk: Desk) -> None:
+    for _ in range(8):
+        assert "sanboot" in desk.desk.boot_script(BootQuery(mac=MAC), ROOT)
+    (warned,) = [event for event in desk.events if isinstance(event, Warned)]
+    assert f"web01 ({MAC}) was sent to its disk 5 times" in warned.text
+    assert "bladeroot reimage web01" in warned.hint
 
 
 def test_a_machine_that_reports_may_come_as_often_as_it_likes(desk: Desk) -> None:

@@ -11,6 +11,7 @@ import attrs
 from bladeroot.errors import UsageError
 from bladeroot.ui.cli.options import open_folder
 from bladeroot.ui.cli.output import Output
+from bladeroot.ui.cli.parser import DRY_RUN_LINE
 
 if TYPE_CHECKING:
     from bladeroot.core.cluster import Blade, Cluster
@@ -41,7 +42,7 @@ def apply_change(args: argparse.Namespace, out: Output, change: Callable[[Cluste
     }
     lines = _render_change(difference) or ["nothing to change"]
     if args.dry_run and difference:
-        lines.append("(nothing was written: --dry-run)")
+        lines.append(DRY_RUN_LINE)
     out.facts(facts, "" if out.quiet else "\n".join(lines))
     if difference and not args.dry_run:
         out.say("`bladeroot publish` makes it known to blades")

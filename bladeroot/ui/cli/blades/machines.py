@@ -37,10 +37,12 @@ def ask_root(args: argparse.Namespace, cluster: Cluster) -> Mapping[str, BladeSt
 
 
 def read_states(args: argparse.Namespace, cluster: Cluster, out: Output) -> Mapping[str, BladeState]:
-    """What the root knows; without one nothing."""
+    """What the root knows; without one nothing, unless one was named."""
     try:
         return ask_root(args, cluster)
     except NetworkError as error:
+        if args.root is not None:
+            raise
         out.say(f"no root tells more: {error}")
         return {}
 

@@ -14,7 +14,7 @@ from bladeroot.core.bootanswer import BootQuery
 from bladeroot.core.claims import Claim
 from bladeroot.core.cluster import Cluster
 from bladeroot.core.hardware import FoundDisk, Hardware, Nic
-from bladeroot.core.orders import Order, SignedOrder, accept_order
+from bladeroot.core.orders import Order, SignedOrder, accept_order, choose_order
 from bladeroot.net.control import ControlServer
 from bladeroot.ops.folder import ClusterFolder
 from tests.unit.ui.cli.conftest import Run
@@ -100,6 +100,7 @@ def test_a_reimage_is_a_signed_order(
         "number": order.number,
         "blades": ["web01", "web02"],
         "serial": 7,
+        "to_newest": True,
         "wipe_data": False,
         "now": {name: {"phase": "waiting", "serial": 0} for name in ("web01", "web02")},
     }
@@ -124,6 +125,7 @@ def test_the_plan_tells_what_they_have_now(run: Run, folder: ClusterFolder, root
         "  web01 goes back from generation 7",
         "  web02 goes back from generation 7",
         "  web03 is in the middle of runtime",
+        "(nothing was done: --dry-run)",
     ]
 
 
@@ -276,8 +278,26 @@ def test_what_cannot_be_adopted_changes_nothing(
     assert folder.file.read_bytes() == before
 
 
+def test_orders_are_taken_back(run: Run, folder: ClusterFolder, root: ControlServer, boot: Boot) -> None:
+    run("reimage", "web[01-03]", "--yes", *at(root))
+    number = accepted(boot, folder)[0].number
+    root.publish(events.Finished(subject="web01", facts={"order": number}))
+    dry = run("orders", "cancel", "web[01-02]", "--dry-run", *at(root))
+    assert f"  orders: {number}" in dry.out
+    assert len(boot.book) == 1
+    assert run("orders", "cancel", "web[01-02]", *at(root)).code == 0
+    cancelling, reimage = run("orders", "--json", *at(root)).facts
+    assert (cancelling["kind"], cancelling["open"]) == ("cancel", [])
+    assert cancelling["number"] > number
+    assert (reimage["done"], reimage["open"], reimage["superseded"]) == (["web01"], ["web03"], ["web02"])
+    orders = accepted(boot, folder)
+    assert choose_order(orders, "web02", 0) is None
+    assert choose_order(orders, "web03", 0) == orders[0]
+
+
 def test_a_machine_that_no_root_has_seen_is_adopted_all_the_same(run: Run, folder: ClusterFolder) -> None:
-    ran = run("blades", "adopt", MAC, "spare01", "--root", "127.0.0.1:1")
+    assert run("blades", "adopt", MAC, "spare01", "--root", "127.0.0.1:1").code == 30, "that root was meant"
+    ran = run("blades", "adopt", MAC, "spare01", "--wait", "0")
     assert ran.code == 0
     assert "adopted without a UUID" in ran.err
     assert "`bladeroot publish` makes it known" in ran.err
@@ -306,7 +326,7 @@ def test_show_tells_what_the_machine_is_made_of(run: Run, folder: ClusterFolder,
 
 def test_show_without_a_root_is_the_inventory(run: Run, folder: ClusterFolder) -> None:
     cluster: Cluster = folder.cluster
-    ran = run("blades", "show", "web01", "--root", "127.0.0.1:1")
+    ran = run("blades", "show", "web01", "--wait", "0")
     assert ran.code == 0
     assert cluster.blade("web01").role in ran.out
     assert "no root tells more" in ran.err
