@@ -20,6 +20,15 @@ def debian_snapshot() -> Path:
     return ensure_cached_debian(include=DEMO_PACKAGES)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """For whoever has the time."""
+    parser.addoption(
+        "--every-step",
+        action="store_true",
+        help="power cuts: at every step of the agent on an empty disk and in a reimage, not in turn",
+    )
+
+
 _LONGEST_FIRST = ("test_power_cut", "test_netboot", "test_demo", "test_install", "test_fidelity")
 """Test files that take minutes: begun last, they would be waited for with one CPU idle."""
 

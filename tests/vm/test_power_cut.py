@@ -1,8 +1,8 @@
 """The power goes at each step of the agent: on an empty disk, and in the middle of a reimage.
 
 A machine is cut off at a step, switched on again, and cut off at the next. The steps come from the agent's
-own table. (QEMU is killed: what it wrote is in the host's memory, so this is no model of a disk that loses
-what it had promised to keep.)
+own table: each is cut at in one of the two, in turn, and with `--every-step` in both. (QEMU is killed: what
+it wrote is in the host's memory, so this is no model of a disk that loses what it had promised to keep.)
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ pytestmark = needs_room
 BLADE = BLADES[0]
 LOOKING = [step.name for step in BEFORE]
 CUT_AT = [name for name in list_step_names() if name not in LOOKING]
+ON_EMPTY, IN_REIMAGE = CUT_AT[0::2], CUT_AT[1::2]
 PRECIOUS = b"what must survive\n"
 BROKEN = r"^.*(?:Kernel panic|bladeroot: FAILED).*$"
 
@@ -89,10 +90,16 @@ def check_boots(blade: VmBlade) -> None:
     machine.wait_until_ended(TIMEOUT_S)
 
 
-def cut_at_every_step(blade: VmBlade, toy: ToyCluster, start: Callable[[], VirtualMachine]) -> int:
+def choose_steps(config: pytest.Config, own: list[str]) -> list[str]:
+    return CUT_AT if config.getoption("every_step") else own
+
+
+def cut_at_each(
+    steps: list[str], blade: VmBlade, toy: ToyCluster, start: Callable[[], VirtualMachine]
+) -> int:
     """Each order is a new one, since tries of one order are capped; the number of the last is returned."""
     verified = BootFacts()
-    for number, step in enumerate(CUT_AT, start=1):
+    for number, step in enumerate(steps, start=1):
         give_order(toy, number, BLADE)
         start().wait_for(f"bladeroot: step {step}:", TIMEOUT_S, fails_on=BROKEN)
         blade.cut_power()
@@ -100,7 +107,7 @@ def cut_at_every_step(blade: VmBlade, toy: ToyCluster, start: Callable[[], Virtu
         if facts.slot is not None and facts != verified:
             check_boots(blade)
             verified = facts
-    return len(CUT_AT)
+    return len(steps)
 
 
 def check_is_done(blade: VmBlade, order: int) -> None:
@@ -111,8 +118,8 @@ def check_is_done(blade: VmBlade, order: int) -> None:
     check_boots(blade)
 
 
-def test_an_empty_disk_whose_machine_is_cut_off_at_every_step(
-    blade: VmBlade, toy: ToyCluster, tmp_path: Path
+def test_an_empty_disk_whose_machine_is_cut_off_again_and_again(
+    blade: VmBlade, toy: ToyCluster, tmp_path: Path, pytestconfig: pytest.Config
 ) -> None:
     agent = prepare_agent(toy, tmp_path)
     before = blade.disk.stat().st_mtime_ns
@@ -120,14 +127,15 @@ def test_an_empty_disk_whose_machine_is_cut_off_at_every_step(
         blade.power_on(kernel=agent).wait_for(f"bladeroot: step {looking}:", TIMEOUT_S, fails_on=BROKEN)
     assert blade.disk.stat().st_mtime_ns == before, "looking wrote to the disk"
     blade.cut_power()
-    last = cut_at_every_step(blade, toy, lambda: blade.power_on(kernel=agent)) + 1
+    steps = choose_steps(pytestconfig, ON_EMPTY)
+    last = cut_at_each(steps, blade, toy, lambda: blade.power_on(kernel=agent)) + 1
     give_order(toy, last, BLADE)
     blade.power_on(kernel=agent, reboots=False)
     check_is_done(blade, last)
 
 
-def test_a_reimage_whose_machine_is_cut_off_at_every_step(
-    blade: VmBlade, toy: ToyCluster, tmp_path: Path
+def test_a_reimage_whose_machine_is_cut_off_again_and_again(
+    blade: VmBlade, toy: ToyCluster, tmp_path: Path, pytestconfig: pytest.Config
 ) -> None:
     """The agent comes from the blade's own disk, and `data` stays."""
 
@@ -138,7 +146,7 @@ def test_a_reimage_whose_machine_is_cut_off_at_every_step(
     install_here(toy, blade)
     with data_of(blade, tmp_path) as data:
         (data / "precious").write_bytes(PRECIOUS)
-    last = cut_at_every_step(blade, toy, start) + 1
+    last = cut_at_each(choose_steps(pytestconfig, IN_REIMAGE), blade, toy, start) + 1
     give_order(toy, last, BLADE)
     start()
     check_is_done(blade, last)
@@ -148,5 +156,6 @@ def test_a_reimage_whose_machine_is_cut_off_at_every_step(
 
 def test_every_step_is_cut_at() -> None:
     assert (*LOOKING, *CUT_AT) == list_step_names()
+    assert sorted(ON_EMPTY + IN_REIMAGE) == sorted(CUT_AT)
     assert CUT_AT[-1] == AFTER[-1].name
     assert {"partition", "format", "commit", "depot"} <= set(CUT_AT)
