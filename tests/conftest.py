@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from bladeroot.errors import PrivilegeError
+from bladeroot.host.mounts import enter_own_namespace
 from bladeroot.ops.snapshots.debian import ensure_cached_debian
 
 DEMO_PACKAGES = ("memcached", "nginx-light")
@@ -20,6 +23,15 @@ def debian_snapshot() -> Path:
     return ensure_cached_debian(include=DEMO_PACKAGES)
 
 
+def pytest_sessionstart() -> None:
+    """Of tests side by side, each side has its own mounts: a program that one side starts would otherwise
+    hold what the other has mounted just then, for as long as it runs.
+    """
+    if os.geteuid() == 0 and "PYTEST_XDIST_WORKER" in os.environ:
+        with suppress(PrivilegeError):  # those that mount say so themselves
+            enter_own_namespace()
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """For whoever has the time."""
     parser.addoption(
@@ -29,7 +41,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-_LONGEST_FIRST = ("test_power_cut", "test_netboot", "test_demo", "test_install", "test_fidelity")
+_LONGEST_FIRST = ("test_power_cut", "test_netboot", "test_scenario", "test_demo", "test_install")
 """Test files that take minutes: begun last, they would be waited for with one CPU idle."""
 
 
