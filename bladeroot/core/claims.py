@@ -26,7 +26,7 @@ NO_MANIFEST = "0" * 16
 _CLUSTER_ID = re.compile(r"[0-9a-f]{32}")
 _MANIFEST_HASH = re.compile(r"[0-9a-f]{16}")
 _NUMBER = re.compile(r"-?[0-9]{1,18}")
-_LARGEST = 2**53
+LARGEST = 2**53
 """Far more epochs and serials than there will be; a claim beyond it is malice or damage."""
 
 
@@ -67,8 +67,8 @@ class Claim:
     """
 
     cluster_id: str = attrs.field(validator=_check_pattern(_CLUSTER_ID))
-    epoch: int = attrs.field(validator=_check_range(0, _LARGEST))
-    serial: int = attrs.field(validator=_check_range(0, _LARGEST))
+    epoch: int = attrs.field(validator=_check_range(0, LARGEST))
+    serial: int = attrs.field(validator=_check_range(0, LARGEST))
     manifest_hash: str = attrs.field(default=NO_MANIFEST, validator=_check_pattern(_MANIFEST_HASH))
     state: ClaimState = ClaimState.ROOT
     priority: int = attrs.field(default=0, validator=_check_range(-1_000_000, 1_000_000))
@@ -127,6 +127,11 @@ def which_wins(one: Claim, other: Claim) -> Claim:
     return min(one, other, key=_rank)
 
 
+def which_candidate_wins(one: Claim, other: Claim) -> Claim:
+    """Of two candidates the one that goes on: higher epoch, serial, priority, then smaller name."""
+    return min(one, other, key=lambda claim: (-claim.epoch, -claim.serial, -claim.priority, claim.blade))
+
+
 def choose_root(claims: Iterable[Claim]) -> Claim | None:
     """The claim to follow among those heard: candidates do not count. None if nobody is root."""
     return min((claim for claim in claims if claim.state is ClaimState.ROOT), key=_rank, default=None)
@@ -134,7 +139,7 @@ def choose_root(claims: Iterable[Claim]) -> Claim | None:
 
 def choose_epoch(claims: Iterable[Claim]) -> int:
     """The epoch of a new root that has heard these: above them all, as far as epochs go."""
-    return min(max((claim.epoch for claim in claims), default=0) + 1, _LARGEST)
+    return min(max((claim.epoch for claim in claims), default=0) + 1, LARGEST)
 
 
 def _rank(claim: Claim) -> tuple[int, str, str, int]:
