@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from contextlib import suppress
+from pathlib import Path
 
 from bladeroot.errors import ConfigError, SigningKeyError
 from bladeroot.ui.cli.options import depot_path, open_folder
@@ -44,11 +45,19 @@ Nothing is written to the disk but one sector of the boot loader's variables, an
     parser.add_argument(
         "--root", metavar="HOST:PORT", help="follow this root (default: as cluster.toml says, or mDNS)"
     )
+    parser.add_argument(
+        "--disk",
+        type=Path,
+        metavar="DEVICE-OR-FILE",
+        help="the disk that this blade runs from, where that is not the one mounted on /; an order then ends "
+        "the daemon with exit code 75, for whoever started it to start the agent",
+    )
 
 
 def run(args: argparse.Namespace, out: Output) -> int:
     """Run until SIGTERM or Ctrl-C."""
     from bladeroot.ops.daemon import open_daemon
+    from bladeroot.ops.diskmachine import RESTART_CODE, DiskMachine
 
     folder = open_folder(args)
     daemon = open_daemon(
@@ -59,6 +68,9 @@ def run(args: argparse.Namespace, out: Output) -> int:
         root=args.root,
         reporter=out.reporter,
     )
+    machine = DiskMachine(args.disk) if args.disk is not None else None
+    if machine is not None:
+        daemon.machine = machine
     with suppress(KeyboardInterrupt):  # SIGTERM too: to be stopped is how it ends
         daemon.run()
-    return 0
+    return RESTART_CODE if machine is not None and machine.is_restarting else 0
