@@ -79,7 +79,7 @@ class ProcessBlade:
     @property
     def is_on(self) -> bool:
         """Whether it has power, and has not hung."""
-        return self._running is not None and not self._running.has_ended
+        return self._running is not None and not self._running.is_silent
 
     @property
     def serial(self) -> int:

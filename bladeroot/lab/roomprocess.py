@@ -57,6 +57,11 @@ class RoomProcess:
         """Whether it runs no more."""
         return self._process.poll() is not None
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether all that it and its children will ever say was heard: they are gone."""
+        return not self._thread.is_alive()
+
     def _read(self, stream: IO[bytes]) -> None:
         with self._log.open("ab") as log:
             for line in stream:

@@ -11,19 +11,26 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import attrs
 import pytest
 
+from bladeroot.core.agentdecision import Why
 from bladeroot.core.bootfacts import BootFacts
+from bladeroot.core.cluster import MIB, Layout
 from bladeroot.core.disklayout import Use
 from bladeroot.errors import ClaimNotHeldError, UsageError
 from bladeroot.events import Booted, StepStarted, ignore
 from bladeroot.host.blockdev import open_disk
+from bladeroot.host.esp import ensure_grubenv, read_boot_facts, write_boot_facts
+from bladeroot.host.espagent import write_agent
 from bladeroot.host.loopdev import find_loops
 from bladeroot.host.run import PIPE, run, start_process
 from bladeroot.lab.blade import ProcessBlade
+from bladeroot.lab.bladeprocess import Start, choose_start
 from bladeroot.lab.network import LabNetwork, start_network
 from bladeroot.lab.room import ROOT_HOST, Room, open_room
 from bladeroot.ops.ownboot import start_agent_next
+from tests.blankdisks import cut_disk, make_disk, plan_install
 from tests.toycluster import DISK_SIZE_BYTES, ToyCluster, make_toy_cluster
 
 pytestmark = pytest.mark.system
@@ -170,6 +177,40 @@ def test_power_that_is_cut_in_mid_install_leaves_an_install_that_goes_on(
         blade.wait_until_up(1, _TIMEOUT_S)
         assert count_steps(blade, "runtime") == 2
         root.stop()
+
+
+def test_what_is_started_is_what_grub_would_start(tmp_path: Path) -> None:
+    layout = Layout(esp_size_bytes=40 * MIB, slot_size_bytes=8 * MIB, data_min_size_bytes=4 * MIB)
+    boots = BootFacts(slot=Use.SLOT_A, serial=7)
+    with open_disk(make_disk(tmp_path / "disk.img", 64 * MIB)) as disk:
+        assert choose_start(disk) == Start(None, Why.UNKNOWN)
+        cut_disk(disk, plan_install(disk, layout))
+        ensure_grubenv(disk)
+        assert choose_start(disk) == Start(None, Why.UNKNOWN)
+        write_boot_facts(disk, attrs.evolve(boots, next_agent=True))
+        assert choose_start(disk) == Start(Use.SLOT_A), "a disk without an agent was to start it"
+        assert read_boot_facts(disk) == boots
+        (tmp_path / "kernel").write_bytes(b"kernel")
+        write_agent(disk, [tmp_path / "kernel"], [tmp_path / "kernel"], "")
+        assert choose_start(disk) == Start(Use.SLOT_A)
+        write_boot_facts(disk, attrs.evolve(boots, next_agent=True))
+        assert [choose_start(disk) for _ in range(2)] == [Start(None, Why.DISK), Start(Use.SLOT_A)]
+        write_boot_facts(disk, boots.when_released())
+        assert choose_start(disk) == Start(None, Why.DISK)
+
+
+def test_a_disk_that_somebody_else_has_hangs_the_machine_and_says_so(
+    toy: ToyCluster, network: LabNetwork, tmp_path: Path
+) -> None:
+    with opened_room(network, toy, tmp_path) as room:
+        blade = room.add_blade("web01", DISK_SIZE_BYTES)
+        with open_disk(blade.disk):
+            blade.power_on()
+            with pytest.raises(ClaimNotHeldError, match=r"web01 has no power, or hangs; .* is being installed on"):
+                blade.wait_until_up(1, _TIMEOUT_S)
+        blade.cut_power()
+        assert not blade.is_on
+        assert blade.facts() == BootFacts()
 
 
 _LAB = """
