@@ -97,7 +97,11 @@ class ProcessBlade:
         parts.network.set_link(parts.host.name, up=True)
         self._process = self._power.enter_context(
             start_process(
-                parts.host.command([*_OWN_NAMESPACES, *argv]), stdin=PIPE, stdout=DEVNULL, stderr=PIPE
+                parts.host.command([*_OWN_NAMESPACES, *argv]),
+                stdin=PIPE,
+                stdout=DEVNULL,
+                stderr=PIPE,
+                new_group=True,  # Ctrl-C is for the lab, which then cuts the power
             )
         )
         self._running = RoomProcess(self.name, self._process, self.log, self._hear)

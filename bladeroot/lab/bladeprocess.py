@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import attrs
@@ -23,7 +23,7 @@ from attrs import frozen
 
 from bladeroot.core.agentdecision import Why
 from bladeroot.core.bootfacts import BootFacts
-from bladeroot.core.disklayout import LABELS, ExistingPartition, Use
+from bladeroot.core.disklayout import LABELS, Use
 from bladeroot.errors import BladerootError, DiskError
 from bladeroot.events import Booted, Failed, Reporter, StepStarted, Warned
 from bladeroot.host.blockdev import OpenDisk, open_disk, read_table
@@ -86,7 +86,8 @@ def run_blade(blade: Blade) -> None:
                 _run_agent(blade, disk, start.why)
             else:
                 with _mounted_system(blade, disk, start.slot) as system:
-                    blade.reporter(Booted(serial=(facts := read_boot_facts(disk)).serial, order=facts.order))
+                    facts = read_boot_facts(disk)
+                    blade.reporter(Booted(serial=facts.serial, order=facts.order))
                     _run_daemon(blade, disk, system)
 
 
@@ -131,23 +132,21 @@ def _name_root(blade: Blade) -> list[str]:
 @contextmanager
 def _mounted_system(blade: Blade, disk: OpenDisk, slot: Use) -> Iterator[Path]:
     """The slot, with `data` in its place where there is one: as fstab has it, the blade comes up without."""
-    table = read_table(disk)
-    parts = {part.name: part for part in table.partitions} if table else {}
     with ExitStack() as stack:
-        system = stack.enter_context(_mounted(disk, parts[LABELS[slot]], blade.scratch / "system"))
+        system = stack.enter_context(_mounted(disk, slot, blade.scratch / "system"))
         try:
-            data = parts[LABELS[Use.DATA]]
-            stack.enter_context(_mounted(disk, data, system / DEFAULT_DEPOT.relative_to("/")))
-        except (KeyError, DiskError) as error:
+            stack.enter_context(_mounted(disk, Use.DATA, system / DEFAULT_DEPOT.relative_to("/")))
+        except DiskError as error:
             blade.reporter(Warned(text=f"{blade.name} comes up without its data partition: {error}"))
         yield system
 
 
-@contextmanager
-def _mounted(disk: OpenDisk, partition: ExistingPartition, directory: Path) -> Iterator[Path]:
-    node = disk.partition(partition.number)
-    with mounted(node, directory, filesystem=partition.filesystem) as path:
-        yield path
+def _mounted(disk: OpenDisk, use: Use, directory: Path) -> AbstractContextManager[Path]:
+    table = read_table(disk)
+    for partition in table.partitions if table else ():
+        if partition.name == LABELS[use]:
+            return mounted(disk.partition(partition.number), directory, filesystem=partition.filesystem)
+    raise DiskError(f"{disk.source} has no partition {LABELS[use]}", "put an empty disk into the blade")
 
 
 def _watch_power() -> None:

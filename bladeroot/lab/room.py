@@ -74,15 +74,22 @@ class Room:
         return self.blades[name]
 
     def add_blade(
-        self, name: str, disk_size_bytes: int, address: str | None = None, *, root: str | None = None
+        self,
+        name: str,
+        disk_size_bytes: int,
+        address: str | None = None,
+        *,
+        root: str | None = None,
+        segment: str = "",
     ) -> ProcessBlade:
         """A machine that is switched off, with the disk of that blade as it is, or an empty one.
 
         Without `address` it has the one that goes with its place in the inventory, however often that is
-        asked for. It follows no other root than `root`, where one is given. Its power is cut with the block.
+        asked for. It follows no other root than `root`, where one is given: behind a router none is heard of.
+        Its power is cut with the block.
         """
-        chosen = address or self._address_of(name)
-        host = self._network.add_host(name, chosen, rate_bits=self._link_bits)
+        chosen = address or self._address_of(name, segment)
+        host = self._network.add_host(name, chosen, rate_bits=self._link_bits, segment=segment)
         parts = BladeParts(
             name=name,
             network=self._network,
@@ -118,11 +125,12 @@ class Room:
                 self._changed.wait(_CHECK_S)
             return dict(self._finished)
 
-    def _address_of(self, name: str) -> str:
+    def _address_of(self, name: str, segment: str) -> str:
         names = list(ClusterFolder.open(self._cluster).cluster.blades)
         if name not in names:
             raise InventoryError(f"the room's cluster has no blade {name!r}", "give it an address")
-        return str(self._network.subnet[_FIRST_BLADE + names.index(name)])
+        subnet = self._network.segments[segment].subnet if segment else self._network.subnet
+        return str(subnet[_FIRST_BLADE + names.index(name)])
 
     def _hear_root(self, event: Event) -> None:
         if isinstance(event, Finished) and event.subject:

@@ -19,7 +19,7 @@ from bladeroot.core.bootfacts import BootFacts
 from bladeroot.core.cluster import MIB, Layout
 from bladeroot.core.disklayout import Use
 from bladeroot.errors import ClaimNotHeldError, UsageError
-from bladeroot.events import Booted, StepStarted, ignore
+from bladeroot.events import Booted, Note, StepStarted, ignore
 from bladeroot.host.blockdev import open_disk
 from bladeroot.host.esp import ensure_grubenv, read_boot_facts, write_boot_facts
 from bladeroot.host.espagent import write_agent
@@ -179,6 +179,22 @@ def test_power_that_is_cut_in_mid_install_leaves_an_install_that_goes_on(
         root.stop()
 
 
+def test_one_behind_a_router_follows_the_root_that_it_is_told(
+    toy: ToyCluster, network: LabNetwork, tmp_path: Path
+) -> None:
+    with opened_room(network, toy, tmp_path) as room:
+        network.add_segment("far", "10.80.0.0/24")
+        root = room.start_root(toy.depot.path)
+        address = f"{network.host(ROOT_HOST).address}:7474"
+        blade = room.add_blade("web03", DISK_SIZE_BYTES, root=address, segment="far")
+        assert blade.parts.host.address == "10.80.0.13"
+        blade.power_on()
+        blade.wait_until_up(1, _TIMEOUT_S)
+        following = Note(text=f"following the root at {address}")
+        wait_for(lambda: following in blade.events(), "its daemon follows no root")
+        root.stop()
+
+
 def test_what_is_started_is_what_grub_would_start(tmp_path: Path) -> None:
     layout = Layout(esp_size_bytes=40 * MIB, slot_size_bytes=8 * MIB, data_min_size_bytes=4 * MIB)
     boots = BootFacts(slot=Use.SLOT_A, serial=7)
@@ -206,7 +222,9 @@ def test_a_disk_that_somebody_else_has_hangs_the_machine_and_says_so(
         blade = room.add_blade("web01", DISK_SIZE_BYTES)
         with open_disk(blade.disk):
             blade.power_on()
-            with pytest.raises(ClaimNotHeldError, match=r"web01 has no power, or hangs; .* is being installed on"):
+            with pytest.raises(
+                ClaimNotHeldError, match=r"web01 has no power, or hangs; .* is being installed on"
+            ):
                 blade.wait_until_up(1, _TIMEOUT_S)
         blade.cut_power()
         assert not blade.is_on
