@@ -43,6 +43,10 @@ class Gives:
 
     has: frozenset[str] = frozenset()
     http_port: int = 0
+    holds: int = 0
+    """Serial of the newest generation that it has whole."""
+    swarm_port: int | None = None
+    """Where it is in swarms; None: as the reporter was made."""
 
 
 class RootReporter:
@@ -143,7 +147,11 @@ class RootReporter:
             gives = self._gives
             self._pending.clear()
         has = tuple(sorted(gives.has))
-        self._next = attrs.evolve(self._next, wants=wants, has=has, http_port=gives.http_port)
+        self._next = attrs.evolve(
+            self._next, wants=wants, has=has, http_port=gives.http_port, holds=gives.holds
+        )
+        if gives.swarm_port is not None:
+            self._next = attrs.evolve(self._next, swarm_port=gives.swarm_port)
         reports = self._plan(events)
         is_known = True
         try:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self, cast
+from typing import Any, Self, cast
 
 import libtorrent as lt
 
@@ -23,7 +23,7 @@ from bladeroot.errors import (
 from bladeroot.events import Reporter, SwarmStats, ignore
 from bladeroot.net.swarm.fetching import Address, Fetch, OnPiece, choose_pieces
 from bladeroot.net.swarm.member import Member
-from bladeroot.net.swarm.settings import MAX_PEERS_PER_TORRENT, make_settings
+from bladeroot.net.swarm.settings import MAX_PEERS_PER_TORRENT, make_settings, slot_settings
 
 DEFAULT_SWARM_PORT = 7475
 _TICK_S = 1.0
@@ -187,6 +187,10 @@ class Swarm:
     def set_upload_limit(self, bytes_per_s: int) -> None:
         """Give at most so much from now on; 0 for no limit."""
         self._session.apply_settings({"upload_rate_limit": bytes_per_s})
+
+    def set_as_root(self, *, as_root: bool) -> None:
+        """Give as the first seeder does from now on, or as everybody."""
+        self._session.apply_settings(cast("Any", slot_settings(as_root=as_root)))
 
     def _join(
         self,

@@ -37,6 +37,11 @@ def make_settings(
     }
 
 
+def slot_settings(*, as_root: bool) -> dict[str, Any]:
+    """How many are given to at a time, and how soon the next: what differs between a root and others."""
+    return {name: (_AS_ROOT if as_root else _FAIR_SWARM)[name] for name in _AS_ROOT}
+
+
 _ONLY_THE_ROOM: dict[str, Any] = {
     # Nothing outside the room is asked for anything.
     "enable_dht": False,
