@@ -17,10 +17,11 @@ from bladeroot.errors import NetworkError, SnapshotError, ToolError
 from bladeroot.host.kernels import find_boot_files
 from bladeroot.host.mounts import find_mounts, mounted, mounted_chroot
 from bladeroot.host.run import run, start_process
+from bladeroot.ops.owndaemon import SERVICE
 from bladeroot.ops.snapshots.adopt import adopt_snapshot, check_snapshot
 from bladeroot.ops.snapshots.capture import capture_snapshot, marker_path, read_marker
 from bladeroot.ops.snapshots.debian import build_debian, clone_snapshot
-from bladeroot.ops.snapshots.selfcopy import DIRECTORY, SERVICE, copy_self
+from bladeroot.ops.snapshots.selfcopy import DIRECTORY, copy_self
 from bladeroot.ops.snapshots.source import parse_source
 
 pytestmark = pytest.mark.system
