@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import attrs
 import pytest
@@ -14,7 +15,9 @@ from bladeroot.core.torrentfile import hash_file_root
 from bladeroot.events import Event, Note, Warned
 from bladeroot.host.depot import Depot
 from bladeroot.host.pruning import prune_depot
-from bladeroot.ops.sources import DepotSource
+from bladeroot.net.client import RootClient
+from bladeroot.net.swarm import Address, Swarm
+from bladeroot.ops.sources import DepotSource, SwarmSource
 from bladeroot.ops.verifying import RATE_BYTES_S, REST_S, DepotVerifier, fetch_lost, find_lost
 from tests.unit.host.test_depot import add_artefact, make_generation
 
@@ -235,3 +238,38 @@ def test_a_damaged_manifest_is_said_and_the_rest_is_read(store: Store) -> None:
     night.verifier(store.depot).run()
     assert [f"{path} is damaged" in line for line in night.warnings] == [True, False]
     assert night.lost == [store.new]
+
+
+@attrs.frozen
+class TellingRoot:
+    """As much of a root as a swarm needs: metadata, and who has the files."""
+
+    depot: Depot
+    port: int
+
+    def torrent(self, info_hash: str) -> bytes:
+        return self.depot.torrent(info_hash)
+
+    def peers(self, _info_hash: str) -> list[Address]:
+        return [("127.0.0.1", self.port)]
+
+
+def test_what_a_swarm_gave_and_lost_comes_back_from_its_others(store: Store) -> None:
+    info_hash = store.new.info_hash
+    with (
+        Swarm(port=0, addresses=("127.0.0.1",)) as other,
+        Swarm(port=0, addresses=("127.0.0.1",)) as own,
+    ):
+        for swarm, depot in ((other, store.other), (own, store.depot)):
+            swarm.seed(depot.torrent(info_hash), depot.save_path(info_hash))
+        append(store.path(store.new, 1))
+        verifier = DepotVerifier(
+            depot=store.depot, pause=lambda _seconds: False, on_lost=lambda lost: own.remove(lost.info_hash)
+        )
+        assert verifier.verify()
+        assert own.info_hashes() == ()
+        root = cast(RootClient, TellingRoot(store.other, other.port))
+        source = SwarmSource(root, own, 2, set())
+        assert fetch_lost(store.depot, source) == []
+    assert store.depot.find_damage(store.new) == []
+    assert store.path(store.new, 1).stat().st_nlink == 2
