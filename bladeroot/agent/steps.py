@@ -187,7 +187,7 @@ def decide_what_to_do(agent: Agent) -> None:
             apply_boot_entry(opened, reporter=agent.report)
             # Roots forget: this one shall know which orders are done before the machine asks it again.
             told = {"blade": agent.blade, "disk": facts.path, "serial": facts.serial, "order": facts.order}
-            agent.report(Finished(facts=told))
+            agent.report(Finished(facts={**told, "complete": facts.is_complete}))
             raise DoneError(decision.reason)
         case Install():
             agent.report(Note(text=decision.reason))
