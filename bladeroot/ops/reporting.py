@@ -31,6 +31,7 @@ from bladeroot.events import (
     Warned,
 )
 from bladeroot.net.client import RootClient
+from bladeroot.ops.currentroot import CurrentRoot
 
 _INTERVAL_S = 1.0
 _MOST_PENDING = 500
@@ -53,13 +54,13 @@ class RootReporter:
     """A reporter that reports to a root, in a thread of its own, while its `with` block runs; leaving the
     block sends what is left. Without a block: whenever `send` is called.
 
-    Of progress and swarm statistics only the latest is sent. A root that was started again hears anew what
-    the machine is and how it stands.
+    Of progress and swarm statistics only the latest is sent. A root that was started again, or that another
+    blade has become, hears anew what the machine is and how it stands.
     """
 
     def __init__(
         self,
-        client: RootClient,
+        client: RootClient | CurrentRoot,
         *,
         cluster_id: str,
         blade: str,

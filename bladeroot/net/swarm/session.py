@@ -55,7 +55,7 @@ class Swarm:
         download_limit: int = 0,
     ) -> None:
         self._reporter = reporter
-        self._root_address = root_address
+        self._root_addresses = frozenset([root_address] if root_address else [])
         self._members: dict[str, Member] = {}
         self._lock = threading.Lock()
         self._stopping = threading.Event()
@@ -163,7 +163,7 @@ class Swarm:
             raise
         finally:
             member.end(fetch)
-        return member.measure(self._root_address)
+        return member.measure(self._root_addresses)
 
     def add_peers(self, info_hash: str, peers: Iterable[Address]) -> None:
         """Tell of members to connect to. Raises DepotError for an artefact that is not in the session."""
@@ -171,7 +171,7 @@ class Swarm:
 
     def stats(self, info_hash: str) -> SwarmStats:
         """The artefact's swarm as seen from here, now. Raises DepotError like `add_peers`."""
-        return self._member(info_hash).measure(self._root_address)
+        return self._member(info_hash).measure(self._root_addresses)
 
     def info_hashes(self) -> tuple[str, ...]:
         """The artefacts that are being fetched or given."""
@@ -183,6 +183,10 @@ class Swarm:
             member = self._members.pop(info_hash, None)
         if member is not None:
             self._session.remove_torrent(member.handle)
+
+    def count_as_root(self, address: str) -> None:
+        """From now on `from_root_bytes` are of this member too: the role has moved there."""
+        self._root_addresses |= {address}
 
     def set_upload_limit(self, bytes_per_s: int) -> None:
         """Give at most so much from now on; 0 for no limit."""
@@ -256,7 +260,7 @@ class Swarm:
                 next_tick = time.monotonic() + _TICK_S
                 for member in self._find_members():
                     with self._failing_loudly():
-                        member.tick(self._root_address)
+                        member.tick(self._root_addresses)
 
     @contextlib.contextmanager
     def _failing_loudly(self) -> Iterator[None]:
