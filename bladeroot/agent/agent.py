@@ -7,9 +7,11 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import attrs
+from attrs import frozen
 
 from bladeroot.agent.arguments import AgentArguments
 from bladeroot.agent.session import Offer, Session
@@ -42,6 +44,17 @@ class DoneError(Exception):
     """An attempt came to its end: nothing is left to do but to restart."""
 
 
+@frozen(kw_only=True)
+class Assignment:
+    """What the agent is told instead of finding it out: which blade it installs, and on which disk.
+
+    The machine that it runs on is another one then: nothing but that disk is changed, or looked at.
+    """
+
+    blade: str
+    disk: Path
+
+
 @attrs.define(kw_only=True)
 class Agent:
     """What is known so far; the steps fill it in, one after the other."""
@@ -49,6 +62,8 @@ class Agent:
     arguments: AgentArguments
     site: Site
     console: Reporter
+    assignment: Assignment | None = None
+    """None on a real blade, which is the machine that the agent runs on."""
     sleep: Callable[[float], None] = time.sleep
     chance: Callable[[float, float], float] = random.uniform
 

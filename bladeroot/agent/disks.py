@@ -37,9 +37,10 @@ def wait_for_disks(agent: Agent) -> None:
 
 def find_installed(agent: Agent) -> Iterator[DiskFacts]:
     """Every disk with a committed slot of the agent's cluster."""
-    for disk in find_disks():
+    told = agent.assignment
+    for path in [told.disk] if told else [disk.path for disk in find_disks()]:
         try:
-            with open_disk(disk.path) as opened:
+            with open_disk(path) as opened:
                 facts = read_disk_facts(opened, agent.cluster_id)
         except BladerootError:
             continue  # in use, broken, without a medium: not what this machine boots

@@ -21,6 +21,8 @@ def find_identity(agent: Agent) -> str:
     """The blade's name. Raises HeldError for a stranger that has to wait, InventoryError."""
     manifest = agent.manifest
     assert manifest is not None  # noqa: S101 - the step sees to it
+    if agent.assignment is not None:
+        return manifest.entry(agent.assignment.blade).blade.name
     known = find_blade((entry.blade for entry in manifest.blades), agent.hardware)
     if known is not None:
         return known.name

@@ -64,7 +64,7 @@ def _run_pre_install(agent: Agent, source: Source, work: Path, reporter: Reporte
     """The overlay's hooks for before the disk is touched, where it is to be; returns their log."""
     session, plan = agent.session, agent.plan
     assert session is not None and plan is not None  # noqa: S101, PT018 - the caller looked
-    if plan.standing is not Standing.NEW:
+    if plan.standing is not Standing.NEW or agent.assignment is not None:
         return None
     with step("pre-install", "Run pre-install hooks", reporter):
         return run_pre_install(plan, source, agent.hardware, work, reporter, session.client.host)

@@ -48,6 +48,8 @@ class AgentStep:
     name: str
     title: str
     run: Callable[[Agent], None]
+    changes_machine: bool = False
+    """It is about the machine that the agent runs on, and left out where that is not the blade."""
 
 
 def plug_drivers(agent: Agent) -> None:
@@ -153,8 +155,12 @@ def decide_what_to_do(agent: Agent) -> None:
     """Look at the disk and at the orders, and make a plan of it. Raises HeldError, DoneError."""
     assert agent.session is not None and agent.offer is not None  # noqa: S101, PT018
     assert agent.signed is not None and agent.manifest is not None  # noqa: S101, PT018
-    wait_for_disks(agent)
-    disk = choose_install_disk(agent.signed, agent.trusted_keys, agent.cluster_id, agent.blade)
+    assigned = agent.assignment
+    if assigned is None:
+        wait_for_disks(agent)
+    disk = choose_install_disk(
+        agent.signed, agent.trusted_keys, agent.cluster_id, agent.blade, assigned.disk if assigned else None
+    )
     opened = agent.attempt.enter_context(open_disk(disk.path))
     orders, errors = agent.offer.accept_orders(agent.trusted_keys, agent.cluster_id)
     for warning in warn_of_orders(errors):
@@ -180,8 +186,8 @@ def decide_what_to_do(agent: Agent) -> None:
                 with suppress(BladerootError, OSError):  # a disk that cannot note it may boot all the same
                     write_boot_facts(opened, read_boot_facts(opened).with_visit())
             agent.report(Note(text=f"{decision.reason}: nothing to do but to boot it"))
-            # The last visit may have been cut off between the commit and this.
-            apply_boot_entry(opened, reporter=agent.report)
+            if assigned is None:  # The last visit may have been cut off between the commit and this.
+                apply_boot_entry(opened, reporter=agent.report)
             # Roots forget: this one shall know which orders are done before the machine asks it again.
             told = {"blade": agent.blade, "disk": facts.path, "serial": facts.serial, "order": facts.order}
             agent.report(Finished(facts={**told, "complete": facts.is_complete}))
@@ -227,17 +233,17 @@ def finish(agent: Agent) -> None:
 
 
 BEFORE: tuple[AgentStep, ...] = (
-    AgentStep("drivers", "Load drivers", plug_drivers),
+    AgentStep("drivers", "Load drivers", plug_drivers, changes_machine=True),
     AgentStep("hardware", "Look at the machine", look_at_hardware),
-    AgentStep("network", "Bring up the network", bring_up_network),
+    AgentStep("network", "Bring up the network", bring_up_network, changes_machine=True),
     AgentStep("root", "Find a blade root", find_root),
-    AgentStep("clock", "Set the clock", set_the_clock),
+    AgentStep("clock", "Set the clock", set_the_clock, changes_machine=True),
     AgentStep("blade", "Find out which blade this is", identify),
     AgentStep("decide", "Look at the disk and decide", decide_what_to_do),
 )
 """What comes before the disk is touched."""
 AFTER: tuple[AgentStep, ...] = (
-    AgentStep("boot-entry", "Have the firmware start the disk first", set_boot_entry),
+    AgentStep("boot-entry", "Have the firmware start the disk first", set_boot_entry, changes_machine=True),
     AgentStep("restart", "Restart into what was installed", finish),
 )
 """What comes when the disk boots."""
@@ -255,10 +261,13 @@ def list_step_names() -> tuple[str, ...]:
 
 def run_steps(agent: Agent) -> None:
     """One attempt from the beginning to the end, which is always an error: see `Agent`'s module."""
-    for one in BEFORE:
-        with step(one.name, one.title, agent.report):
-            one.run(agent)
+    _run(agent, BEFORE)
     install_it(agent)
-    for one in AFTER:
-        with step(one.name, one.title, agent.report):
-            one.run(agent)
+    _run(agent, AFTER)
+
+
+def _run(agent: Agent, steps: tuple[AgentStep, ...]) -> None:
+    for one in steps:
+        if agent.assignment is None or not one.changes_machine:
+            with step(one.name, one.title, agent.report):
+                one.run(agent)

@@ -15,7 +15,7 @@ from attrs import frozen
 from bladeroot.errors import ClaimNotHeldError
 from bladeroot.events import Event, Failed, Finished, Held, Note, Reporter, StepFinished
 from bladeroot.lab.qemu import FAILURES, VirtualMachine
-from bladeroot.lab.room import RoomProcess
+from bladeroot.lab.roomprocess import RoomProcess
 from bladeroot.lab.vmcluster import PREPARING, VmCluster, VmClusterOptions, prepare_cluster
 from bladeroot.lab.vmroom import VmRoom, open_vm_room
 from bladeroot.ops.steps import step

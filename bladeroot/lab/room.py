@@ -6,79 +6,26 @@ What happens in the room is what the root says: blades report to it over the net
 
 from __future__ import annotations
 
-import json
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from bladeroot.errors import ClaimNotHeldError
-from bladeroot.events import Event, Finished, Reporter, from_mapping
-from bladeroot.host.run import DEVNULL, PIPE, Process, start_process, stop_process
+from bladeroot.errors import ClaimNotHeldError, InventoryError
+from bladeroot.events import Event, Finished, Reporter
+from bladeroot.host.run import DEVNULL, PIPE, start_process, stop_process
+from bladeroot.lab.blade import BladeParts, ProcessBlade
 from bladeroot.lab.network import LabHost, LabNetwork
+from bladeroot.lab.roomprocess import ENDED_UNSEEN_S, RoomProcess
+from bladeroot.ops.folder import ClusterFolder
 
 ROOT_HOST = "root"
-_ENDED_UNSEEN_S = 60.0
+_FIRST_BLADE = 11
+"""The first blade's address is the subnet's eleventh: whoever comes without one has room below."""
 _CHECK_S = 1.0
-
-
-class RoomProcess:
-    """One bladeroot command in a host of the lab, its events read while it runs."""
-
-    def __init__(self, name: str, process: Process, log: Path, reporter: Reporter) -> None:
-        self.name = name
-        self._process = process
-        self._log = log
-        self._reporter = reporter
-        self._last_line = ""
-        self._finished: dict[str, Any] | None = None
-        assert process.stderr is not None  # noqa: S101 - it was started with a pipe
-        self._thread = threading.Thread(target=self._read, args=(process.stderr,), name=f"events-{name}")
-        self._thread.start()
-
-    def wait(self, timeout_s: float) -> dict[str, Any]:
-        """The facts it finished with. Raises ClaimNotHeldError if it failed, or takes longer."""
-        self._thread.join(timeout_s)
-        if self._thread.is_alive():
-            raise ClaimNotHeldError(f"{self.name} is not done after {timeout_s:g} s", f"its log: {self._log}")
-        code = self._process.wait()
-        if code != 0 or self._finished is None:
-            raise ClaimNotHeldError(
-                f"{self.name} ended with exit code {code}: {self._last_line}", f"its log: {self._log}"
-            )
-        return self._finished
-
-    def stop(self) -> dict[str, Any]:
-        """Ask it to end, and return the facts it finished with."""
-        self._process.terminate()
-        return self.wait(_ENDED_UNSEEN_S)
-
-    def kill(self) -> None:
-        """As a power cut does: at once, and with no chance to say anything."""
-        self._process.kill()
-        self._process.wait()
-        self._thread.join()
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether it runs no more."""
-        return self._process.poll() is not None
-
-    def _read(self, stream: IO[bytes]) -> None:
-        with self._log.open("wb") as log:
-            for line in stream:
-                log.write(line)
-                log.flush()
-                event = _parse_line(line)
-                if isinstance(event, Finished) and not event.subject:
-                    self._finished = dict(event.facts)
-                if event is not None:
-                    self._reporter(event)
-                else:
-                    self._last_line = line.decode(errors="replace").strip()
 
 
 class Room:
@@ -102,6 +49,7 @@ class Room:
         self._changed = threading.Condition()
         self._finished: dict[str, dict[str, Any]] = {}
         self.blades: dict[str, RoomProcess] = {}
+        self.machines: dict[str, ProcessBlade] = {}
 
     def disk(self, blade: str) -> Path:
         """The file that is the blade's disk."""
@@ -125,6 +73,30 @@ class Room:
         self.blades[name] = self._start(host, argv, lambda _event: None)
         return self.blades[name]
 
+    def add_blade(
+        self, name: str, disk_size_bytes: int, address: str | None = None, *, root: str | None = None
+    ) -> ProcessBlade:
+        """A machine that is switched off, with the disk of that blade as it is, or an empty one.
+
+        Without `address` it has the one that goes with its place in the inventory, however often that is
+        asked for. It follows no other root than `root`, where one is given. Its power is cut with the block.
+        """
+        chosen = address or self._address_of(name)
+        host = self._network.add_host(name, chosen, rate_bits=self._link_bits)
+        parts = BladeParts(
+            name=name,
+            network=self._network,
+            host=host,
+            cluster=self._cluster,
+            folder=self._work / "machines" / name,
+            disk=self.disk(name),
+            disk_size_bytes=disk_size_bytes,
+            root=root,
+        )
+        blade = self.machines[name] = ProcessBlade(parts, self._reporter)
+        self._stack.callback(blade.cut_power)
+        return blade
+
     def wait_for_blades(self, root: RoomProcess, timeout_s: float) -> dict[str, dict[str, Any]]:
         """The facts that each blade reported to the root when it was installed.
 
@@ -135,16 +107,22 @@ class Room:
             while missing := self.blades.keys() - self._finished.keys():
                 for name in sorted(missing):
                     if self.blades[name].has_ended:
-                        self.blades[name].wait(_ENDED_UNSEEN_S)
+                        self.blades[name].wait(ENDED_UNSEEN_S)
                         raise ClaimNotHeldError(f"{name} ended, and the root did not hear that it was done")
                 if root.has_ended:
-                    root.wait(_ENDED_UNSEEN_S)
+                    root.wait(ENDED_UNSEEN_S)
                     raise ClaimNotHeldError("the root ended while blades were installing")
                 if time.monotonic() > deadline:
                     names = ", ".join(sorted(missing))
                     raise ClaimNotHeldError(f"not installed after {timeout_s:g} s: {names}")
                 self._changed.wait(_CHECK_S)
             return dict(self._finished)
+
+    def _address_of(self, name: str) -> str:
+        names = list(ClusterFolder.open(self._cluster).cluster.blades)
+        if name not in names:
+            raise InventoryError(f"the room's cluster has no blade {name!r}", "give it an address")
+        return str(self._network.subnet[_FIRST_BLADE + names.index(name)])
 
     def _hear_root(self, event: Event) -> None:
         if isinstance(event, Finished) and event.subject:
@@ -170,10 +148,3 @@ def open_room(
     (work / "logs").mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         yield Room(network, cluster, work, reporter, link_bits, stack)
-
-
-def _parse_line(line: bytes) -> Event | None:
-    try:
-        return from_mapping(json.loads(line))
-    except (ValueError, AttributeError):
-        return None

@@ -11,7 +11,7 @@ from bladeroot.events import Note, Reporter
 from bladeroot.lab.power import CONSOLE_SOCKET
 from bladeroot.lab.qemuplan import Start
 from bladeroot.lab.remote import Answer, listening
-from bladeroot.lab.room import RoomProcess
+from bladeroot.lab.roomprocess import RoomProcess
 from bladeroot.lab.vmcluster import VmCluster
 from bladeroot.lab.vmroom import VmRoom, open_vm_room
 

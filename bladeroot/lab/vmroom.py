@@ -15,7 +15,7 @@ from bladeroot.events import Event, Reporter, RootStarted, ignore
 from bladeroot.host.run import DEVNULL, PIPE, Argument, start_process, stop_process
 from bladeroot.lab.power import VmBlade, make_disk
 from bladeroot.lab.qemuplan import Bus, Firmware, MachineSpec
-from bladeroot.lab.room import RoomProcess
+from bladeroot.lab.roomprocess import RoomProcess
 from bladeroot.lab.segment import Segment, start_segment
 
 ROOT_NAME = "root"

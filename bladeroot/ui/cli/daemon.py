@@ -11,9 +11,6 @@ from bladeroot.ui.cli.options import depot_path, open_folder
 from bladeroot.ui.cli.output import Output
 from bladeroot.ui.cli.parser import Verbs, add_verb
 
-RESTART_CODE = 75
-"""sysexits.h, EX_TEMPFAIL: the machine that a test or a lab is for this daemon is to start its agent now."""
-
 
 def add_parser(verbs: Verbs) -> None:
     """Add the verb."""
@@ -68,8 +65,8 @@ It restarts three times at most for one order.
         type=Path,
         default=Path("/"),
         metavar="DIR",
-        help="where the installed system is mounted, for tests: to restart is to end with exit code "
-        f"{RESTART_CODE} then (default: /)",
+        help="where the installed system is mounted, for labs: an order to restart ends the daemon then, with "
+        "exit code 75 (default: /)",
     )
 
 
@@ -80,7 +77,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
     from bladeroot.host.files import allow_many_files
     from bladeroot.host.restart import restart_in_order
     from bladeroot.ops.daemon import Daemon, open_daemon
-    from bladeroot.ops.machine import OwnMachine
+    from bladeroot.ops.machine import RESTART_CODE, OwnMachine
 
     allow_many_files()  # a connection or two for each blade of a large room
     folder = open_folder(args)

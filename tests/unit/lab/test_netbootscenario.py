@@ -11,7 +11,7 @@ from bladeroot.errors import ClaimNotHeldError
 from bladeroot.events import Failed, Finished, Held
 from bladeroot.lab.netbootscenario import BladeResult, NetbootReport, NetbootRun
 from bladeroot.lab.qemu import VirtualMachine
-from bladeroot.lab.room import RoomProcess
+from bladeroot.lab.roomprocess import RoomProcess
 from bladeroot.lab.vmcluster import VmCluster, VmClusterOptions, make_cluster
 from bladeroot.lab.vmroom import VmRoom
 
