@@ -1,7 +1,7 @@
 """The role machine: who of a room's blades is root. One table; time, chance and what was heard are passed in.
 
-A blade steps it whenever something is heard or asked of it, and when `RoleState.until_s` has come. It only says
-which role the blade has: announcing, serving and pulling are done by who steps it.
+A blade steps it whenever something is heard or asked of it, and when `RoleState.until_s` has come. It only
+says which role the blade has: announcing, serving and pulling are done by who steps it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from bladeroot.core.claims import LARGEST, Claim, ClaimState, choose_epoch, whic
 from bladeroot.core.cluster import Cluster
 
 SETTLE_S = 2.0
-"""How long a candidate waits for somebody to object: an announcement takes under a second, one may be lost."""
+"""How long a candidate waits for objections: an announcement takes under a second, one may be lost."""
 CANDIDATE_LASTS_S = 3 * SETTLE_S
 """A candidate that is neither root nor gone after that has died: it is waited for no longer."""
 RETIRED_REST_S = 20.0
