@@ -181,20 +181,23 @@ def _hears_candidate(_state: RoleState, view: View) -> bool:
 
 def _hears_better_candidate(state: RoleState, view: View) -> bool:
     own = _own_rank(state, view)
-    return any(which_candidate_wins(claim, own(claim)) is claim for claim in _live_candidates(view))
+    return any(which_candidate_wins(own(claim), claim) is claim for claim in _live_candidates(view))
 
 
 def _hears_better_root(state: RoleState, view: View) -> bool:
     own = _own_rank(state, view)
     return any(
-        which_wins(one.claim, own(one.claim)) is one.claim
+        which_wins(own(one.claim), one.claim) is one.claim
         for one in view.sightings
         if one.claim.state is ClaimState.ROOT and one.answers is Answers.PROVEN
     )
 
 
 def _own_rank(state: RoleState, view: View) -> Callable[[Claim], Claim]:
-    """What this blade would claim where another claims that: only what decides between them differs."""
+    """What this blade would claim where another claims that: only what decides between them differs.
+
+    Compared with itself (its own address is among `roots`) a blade is not outdone: its own comes first.
+    """
 
     def claim(other: Claim) -> Claim:
         return attrs.evolve(

@@ -216,6 +216,12 @@ def test_who_was_demoted_rests_unless_a_person_wants_it_back() -> None:
     assert step_role(rests, view(wish=Wish.PROMOTE)).epoch == 5
 
 
+def test_a_blade_does_not_give_way_to_itself() -> None:
+    assert step_role(ROOT, view(see("blade05", 4))) == ROOT
+    itself = see_candidate("blade05", 4, priority=5)
+    assert step_role(SETTLED, view(itself)).role is Role.ROOT
+
+
 def test_epochs_end_without_a_crash() -> None:
     stood = step_role(WAITED, view(see_candidate("blade01", LARGEST, age_s=OLD_S)))
     assert (stood.role, stood.epoch) == (Role.CANDIDATE, LARGEST)
