@@ -294,6 +294,6 @@ TABLE: tuple[tuple[Role, _Signal, _Become], ...] = (
     #
     (Role.RETIRED, _is_asked_to_promote, _promote),
     (Role.RETIRED, _hears_root, _follow),
-    (Role.RETIRED, _has_waited, _follow),
+    (Role.RETIRED, _has_waited, _wait),
 )
 """Role, what is the case, what becomes of it; of each role the first line that fits."""

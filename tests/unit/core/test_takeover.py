@@ -94,7 +94,7 @@ LINES: tuple[tuple[str, RoleState, View, Role, float | None], ...] = (
     #
     ("is promoted again", RETIRED, view(see("blade01"), wish=Wish.PROMOTE), Role.ROOT, None),
     ("follows its successor", RETIRED, view(see("blade09", 5)), Role.FOLLOWER, None),
-    ("has rested", RESTED, view(), Role.FOLLOWER, None),
+    ("has rested", RESTED, view(), Role.FOLLOWER, NOW_S + PATIENCE_S),
 )
 """What, in which state, what is seen: which role and which waiting become of it. In the order of TABLE."""
 
