@@ -16,6 +16,7 @@ from bladeroot.core.cluster import Role as BladeRole
 from bladeroot.core.takeover import (
     CANDIDATE_LASTS_S,
     DEMOTED_REST_S,
+    PROMOTION_LASTS_S,
     RETIRED_REST_S,
     SETTLE_S,
     TABLE,
@@ -43,6 +44,7 @@ WAITED = attrs.evolve(FOLLOWER, until_s=NOW_S)
 CANDIDATE = attrs.evolve(FOLLOWER, role=Role.CANDIDATE, epoch=4, highest_epoch=4, until_s=NOW_S + 1)
 SETTLED = attrs.evolve(CANDIDATE, until_s=NOW_S)
 ROOT = attrs.evolve(FOLLOWER, role=Role.ROOT, epoch=4, highest_epoch=4)
+PROMOTED = attrs.evolve(ROOT, promoted_until_s=NOW_S + 1)
 RETIRED = attrs.evolve(FOLLOWER, role=Role.RETIRED, epoch=4, highest_epoch=4, until_s=NOW_S + 1)
 RESTED = attrs.evolve(RETIRED, until_s=NOW_S)
 
@@ -89,6 +91,7 @@ LINES: tuple[tuple[str, RoleState, View, Role, float | None], ...] = (
     ("nobody objected", SETTLED, view(), Role.ROOT, None),
     #
     ("is told to step down", ROOT, view(wish=Wish.DEMOTE), Role.RETIRED, NOW_S + DEMOTED_REST_S),
+    ("is outdone just after its promotion", PROMOTED, view(see("blade09", 5)), Role.ROOT, None),
     ("retires", ROOT, view(see("blade09", 5)), Role.RETIRED, NOW_S + RETIRED_REST_S),
     ("has nothing to serve", ROOT, view(serial=0), Role.RETIRED, NOW_S + RETIRED_REST_S),
     #
@@ -204,8 +207,21 @@ def test_who_is_promoted_is_above_all_that_was_ever_heard() -> None:
     assert step_role(ROOT, view(see(root.blade, root.epoch))).role is Role.RETIRED
 
 
+def test_who_was_promoted_before_it_had_heard_the_root_outdoes_it_once_when_it_hears_it() -> None:
+    early = step_role(FOLLOWER, view(wish=Wish.PROMOTE))
+    assert (early.role, early.epoch) == (Role.ROOT, 1)
+    unknown = view(see("blade01", 41, answers=Answers.UNKNOWN))
+    assert step_role(early, unknown).epoch == 1
+    outdone = step_role(early, view(see("blade01", 41)))
+    assert (outdone.role, outdone.epoch) == (Role.ROOT, 42)
+    assert step_role(outdone, view(see("blade01", 43))).role is Role.RETIRED
+    late = view(see("blade01", 41), now_s=NOW_S + PROMOTION_LASTS_S)
+    assert step_role(early, late).role is Role.RETIRED
+
+
 def test_a_promoted_root_is_not_displaced_by_the_one_that_it_displaces() -> None:
     root = step_role(FOLLOWER, view(see("blade01", 41), wish=Wish.PROMOTE))
+    assert root.epoch == 42
     assert step_role(root, view(see("blade01", 41))) == root
 
 
