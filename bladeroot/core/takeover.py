@@ -37,7 +37,7 @@ class Role(StrEnum):
     CANDIDATE = "candidate"
     ROOT = "root"
     RETIRED = "retired"
-    """Was root, and rests before it is a follower like others."""
+    """Was root, and rests before it is a follower like others; it follows a root as they do."""
 
 
 class Answers(StrEnum):
@@ -309,7 +309,6 @@ TABLE: tuple[tuple[Role, _Signal, _Become], ...] = (
     (Role.ROOT, _cannot_be_root, _retire),
     #
     (Role.RETIRED, _is_asked_to_promote, _promote),
-    (Role.RETIRED, _hears_root, _follow),
     (Role.RETIRED, _has_waited, _wait),
 )
 """Role, what is the case, what becomes of it; of each role the first line that fits."""

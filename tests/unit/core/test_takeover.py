@@ -96,7 +96,6 @@ LINES: tuple[tuple[str, RoleState, View, Role, float | None], ...] = (
     ("has nothing to serve", ROOT, view(serial=0), Role.RETIRED, NOW_S + RETIRED_REST_S),
     #
     ("is promoted again", RETIRED, view(see("blade01"), wish=Wish.PROMOTE), Role.ROOT, None),
-    ("follows its successor", RETIRED, view(see("blade09", 5)), Role.FOLLOWER, None),
     ("has rested", RESTED, view(), Role.FOLLOWER, NOW_S + PATIENCE_S),
 )
 """What, in which state, what is seen: which role and which waiting become of it. In the order of TABLE."""
@@ -133,6 +132,7 @@ UNMOVED: tuple[tuple[str, RoleState, View], ...] = (
     ("is root and hears a dead one", ROOT, view(see("blade01", 9, answers=Answers.SILENT))),
     ("is root and manual", manual(ROOT), view()),
     ("rests", RETIRED, view()),
+    ("rests while it follows its successor", RETIRED, view(see("blade09", 5))),
     ("rests whoever is about to be root", RETIRED, view(see_candidate("blade01"))),
 )
 
@@ -236,6 +236,17 @@ def test_a_blade_does_not_give_way_to_itself() -> None:
     assert step_role(ROOT, view(see("blade05", 4))) == ROOT
     itself = see_candidate("blade05", 4, priority=5)
     assert step_role(SETTLED, view(itself)).role is Role.ROOT
+
+
+def test_who_was_demoted_does_not_come_back_when_its_successor_dies() -> None:
+    rests = step_role(ROOT, view(wish=Wish.DEMOTE))
+    followed = find_followed(rests, view(see("blade09", 5)))
+    assert followed is not None
+    assert followed.claim.blade == "blade09"
+    rests = step_role(rests, view(see("blade09", 5), now_s=NOW_S + 60))
+    assert step_role(rests, view(now_s=NOW_S + 120)).role is Role.RETIRED
+    back = step_role(rests, view(now_s=NOW_S + DEMOTED_REST_S))
+    assert back.role is Role.FOLLOWER
 
 
 def test_epochs_end_without_a_crash() -> None:
