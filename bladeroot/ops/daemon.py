@@ -122,8 +122,6 @@ def open_daemon(
         chores = Chores(
             presence=presence,
             station=station,
-            installed=installed,
-            folder=folder,
             system=system,
             reporter=reporter,
             stop=duty.stop,

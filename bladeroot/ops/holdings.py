@@ -57,6 +57,7 @@ class Holdings:
             found = False
             held = self.depot.serials()
             self._let_go_of_pruned(held)
+            self._let_go_of_damaged(held)
             for serial in held:
                 if serial not in self._generations and serial not in self._rejected:
                     found = self._take_in(serial) or found
@@ -91,6 +92,12 @@ class Holdings:
         """What was pruned is served no longer; but who holds something goes on with a newest generation."""
         for serial in [serial for serial in self._generations if serial not in held]:
             if len(self._generations) > 1:
+                self._let_go(serial)
+
+    def _let_go_of_damaged(self, held: Collection[int]) -> None:
+        """What is not whole any more is not given until it is again, even if nothing is left."""
+        for serial, manifest in list(self._generations.items()):
+            if serial in held and not self.depot.is_whole(manifest):
                 self._let_go(serial)
 
     def _let_go(self, serial: int) -> None:

@@ -14,7 +14,6 @@ from bladeroot.host.hardware import read_hardware
 from bladeroot.host.restart import restart_in_order
 from bladeroot.ops.ownboot import note_boot, start_agent_next
 
-
 RESTART_CODE = 75
 """The exit code of a daemon whose machine is a process, and is to start anew (sysexits.h, EX_TEMPFAIL)."""
 

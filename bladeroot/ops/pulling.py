@@ -34,7 +34,7 @@ def pull_generation(
     """
     signed = client.manifest(serial)
     manifest = accept_manifest(signed, trusted_keys, cluster_id, lowest_serial=lowest_serial)
-    source = SwarmSource(client, swarm, manifest.serial, set(), reporter)
+    source = SwarmSource(client, swarm, manifest.serial, set())
     reporter(Note(text=f"fetching generation {manifest.serial} from {client.host} and its swarm"))
     make_room = RoomMaker(depot, manifest, reporter, keep=1)
     for artefact in manifest.artefacts:

@@ -65,8 +65,8 @@ It restarts three times at most for one order.
         type=Path,
         default=Path("/"),
         metavar="DIR",
-        help="where the installed system is mounted, for labs: an order to restart ends the daemon then, with "
-        "exit code 75 (default: /)",
+        help="where the installed system is mounted, for labs: an order to restart ends the daemon then, "
+        "with exit code 75 (default: /)",
     )
 
 
