@@ -250,10 +250,8 @@ class Depot:
         (self._artefact(info_hash) / "complete").unlink(missing_ok=True)
 
     def drop_damaged(self, info_hash: str, torrent: Torrent, file: TorrentFile) -> bool:
-        """Put the sound frame in the place of an artefact's damaged file, and say True.
-
-        Where the frame is no better, neither stays: nothing is ever linked to it again, and the artefact has
-        to be fetched again. Call it with `lock` held.
+        """Put the sound frame in the place of an artefact's damaged file, and say True. Where it is no
+        better, neither stays, and the artefact has to be fetched again. Call it with `lock` held.
         """
         frame, path = self._frame(file.root), self._artefact(info_hash) / torrent.name / file.name
         try:

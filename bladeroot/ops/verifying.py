@@ -66,7 +66,7 @@ class DepotVerifier:
     pause: Pause
     reporter: Reporter = ignore
     on_lost: Callable[[Artefact], None] = lambda _artefact: None
-    _sound: set[_Bytes | None] = field(factory=set, init=False)
+    _sound: set[_Bytes] = field(factory=set, init=False)
     """What was read in this pass and is as it should be."""
 
     def run(self) -> None:
@@ -89,7 +89,7 @@ class DepotVerifier:
         damage = _Damage(artefact)
         try:
             damage.torrent = torrent = self.depot.read_torrent(artefact.info_hash)
-        except (ArtefactError, DepotError) as error:
+        except (ArtefactError, DepotError, OSError) as error:
             damage.problems.append(str(error))
             yield from self._take_out(damage)
             return
@@ -100,7 +100,8 @@ class DepotVerifier:
                 continue
             try:
                 self.depot.read_checked(path, file)
-                self._sound.add(read)
+                if read is not None:
+                    self._sound.add(read)
             except ArtefactError as error:
                 damage.files.append(file)
                 damage.problems.append(str(error))
@@ -113,26 +114,25 @@ class DepotVerifier:
         for _try in range(_LOCKED_TRIES):
             try:
                 with self.depot.lock():
-                    self._take_out_now(damage)
+                    is_lost = self._take_out_now(damage)
             except DepotError:
                 yield _LOCKED_PAUSE_S
-            else:
-                return
+                continue
+            except OSError as error:
+                self._warn(damage, f"it cannot be taken out of the depot: {error.strerror}")
+                is_lost = not self.depot.has(damage.artefact.info_hash)
+            if is_lost:
+                self.on_lost(damage.artefact)
+            return
         self._warn(damage, "it was left there, since something else keeps on changing the depot")
 
-    def _take_out_now(self, damage: _Damage) -> None:
+    def _take_out_now(self, damage: _Damage) -> bool:
+        """Whether the artefact is not whole any more."""
         if damage.artefact not in _list_artefacts(self.depot, ignore):
-            return  # it was dropped while it was read
-        try:
-            is_whole = damage.take_out_of(self.depot)
-        except OSError as error:
-            self._warn(damage, f"it cannot be taken out of the depot: {error.strerror}")
-            return
-        if is_whole:
-            self._warn(damage, "mended with the depot's own frames")
-            return
-        self._warn(damage, "it has to be fetched again")
-        self.on_lost(damage.artefact)
+            return False  # it was dropped while it was read
+        is_whole = damage.take_out_of(self.depot)
+        self._warn(damage, "mended with the depot's own frames" if is_whole else "it has to be fetched again")
+        return not is_whole
 
     def _warn(self, damage: _Damage, what: str) -> None:
         self.reporter(Warned(text=f"{damage}: {what}", hint=_HINT))
@@ -168,9 +168,10 @@ def _list_artefacts(depot: Depot, reporter: Reporter) -> list[Artefact]:
     for serial in reversed(depot.serials()):
         try:
             _signed, manifest = depot.read_unchecked(serial)
-        except DepotError as error:
+        except (DepotError, OSError) as error:
             if serial in depot.serials():  # or else it was dropped just now
-                reporter(Warned(text=str(error), hint=error.hint))
+                text = f"the manifest of generation {serial} cannot be read: {error}"
+                reporter(Warned(text=text, hint=getattr(error, "hint", _HINT)))
             continue
         found |= dict.fromkeys(manifest.artefacts)
     return list(found)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
+from typing import NoReturn, cast
 
 import attrs
 import pytest
@@ -228,6 +229,24 @@ def test_who_changes_the_depot_is_waited_for(store: Store) -> None:
     attrs.evolve(night.verifier(store.depot), pause=pause).run()
     assert len(waits) == 3
     assert night.lost == [store.old]
+
+
+def test_a_disk_that_takes_no_writes_any_more_is_said_and_the_rest_is_read(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_depot: Depot) -> NoReturn:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    flip(store.path(store.old, 1))
+    flip(store.path(store.boot, 1))
+    night = Night()
+    with monkeypatch.context() as patch:
+        patch.setattr(Depot, "lock", refuse)
+        night.verifier(store.depot).run()
+    assert ["cannot be taken out of the depot: Read-only" in line for line in night.warnings] == [True] * 2
+    assert night.lost == []
+    Night().verifier(store.depot).run()
+    assert set(find_lost(store.depot)) == {store.old, store.boot}
 
 
 def test_a_damaged_manifest_is_said_and_the_rest_is_read(store: Store) -> None:
