@@ -133,6 +133,19 @@ class RootStarted(Event):
     port: int
 
 
+@frozen(kw_only=True)
+class RoleChanged(Event):
+    """A machine's role in the room is another now: `core.takeover.Role`."""
+
+    blade: str
+    role: str
+    epoch: int
+    serial: int
+    """Of the newest generation that it holds."""
+    root: str = ""
+    """The blade that it follows, if it follows one."""
+
+
 EVENT_CLASSES: tuple[type[Event], ...] = (
     StepStarted,
     StepFinished,
@@ -146,6 +159,7 @@ EVENT_CLASSES: tuple[type[Event], ...] = (
     HardwareFound,
     Booted,
     RootStarted,
+    RoleChanged,
 )
 _BY_NAME = {event_class.__name__: event_class for event_class in EVENT_CLASSES}
 

@@ -138,6 +138,17 @@ def build_toy_os(target: Path, *, links: bool = False) -> None:
         (target / name).chmod(mode)
 
 
+def put_daemon_into(tree: Path) -> None:
+    """What says that bladeroot's daemon will run there, as `snapshot adopt` leaves it; nothing starts it."""
+    unit, wants = "usr/lib/systemd/system", "etc/systemd/system/multi-user.target.wants"
+    for directory in (unit, wants, "usr/bin"):
+        (tree / directory).mkdir(parents=True, exist_ok=True)
+    (tree / unit / "bladeroot.service").write_text("[Service]\nExecStart=/usr/bin/bladeroot daemon\n")
+    (tree / wants / "bladeroot.service").symlink_to(f"/{unit}/bladeroot.service")
+    (tree / "usr/bin/bladeroot").write_text("#!/bin/sh\n")
+    (tree / "usr/bin/bladeroot").chmod(0o755)
+
+
 def find_toy_kernel() -> Path:
     """The cached kernel, its initramfs beside it; fetched and made where there is none yet."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bladeroot" / "toyos"

@@ -21,10 +21,12 @@ from bladeroot.core.hardware import Hardware
 from bladeroot.core.manifest import Manifest, SignedManifest
 from bladeroot.core.roomstate import stranger_name
 from bladeroot.core.signing import PublicKey
-from bladeroot.events import Event, HardwareFound, Reporter
+from bladeroot.events import Event, HardwareFound, Reporter, ignore
 from bladeroot.host.blockdev import OpenDisk
 from bladeroot.host.links import Connection
 from bladeroot.net.client import RootClient
+from bladeroot.ops.currentroot import CurrentRoot
+from bladeroot.ops.findroot import find_root_again
 from bladeroot.ops.installplan import InstallPlan
 
 _MOST_REMEMBERED = 200
@@ -123,14 +125,20 @@ class Agent:
             self._remembered.append(event)
 
     def follow(self, client: RootClient) -> Session:
-        """Follow a root from now on."""
+        """Follow a root from now on, and whichever replaces it."""
         self.leave_root()
-        session = Session(client, self.cluster_id, self.blade or stranger_name(self.mac))
+        root = CurrentRoot(client, lambda: self.look_for_root(ignore), self.report, self.chance)
+        session = Session(root, self.cluster_id, self.blade or stranger_name(self.mac))
         self._tell_hardware(session)
         while self._remembered:
             session.report(self._remembered.popleft())
         self.session = session
         return session
+
+    def look_for_root(self, reporter: Reporter) -> RootClient:
+        """One round of looking. Raises NetworkError, NoRootFoundError."""
+        named = [self.arguments.root] if self.arguments.root else []
+        return find_root_again(self.site.cluster, named=named, reporter=reporter)
 
     def leave_root(self) -> None:
         """Follow none."""

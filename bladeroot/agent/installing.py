@@ -50,6 +50,7 @@ def install_it(agent: Agent) -> None:
                 serve=shelf.serve,
                 root_address=session.client.host,
                 hooks_log=log,
+                leave_rest=True,
             )
     # The root hears which orders are done, also those that were done before.
     agent.facts = {**facts, "order": facts.get("order") or plan.before.order}

@@ -1,4 +1,4 @@
-"""A root that the agent follows: its client, its swarms, and the reports to it."""
+"""What the agent has with the root that it follows: its client, its swarms, and the reports to it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bladeroot.core.orders import Order, SignedOrder, accept_order
 from bladeroot.core.signing import PublicKey
 from bladeroot.errors import BladerootError
 from bladeroot.events import Event, Warned
-from bladeroot.net.client import RootClient
+from bladeroot.ops.currentroot import CurrentRoot
 from bladeroot.ops.follow import join_swarms
 from bladeroot.ops.reporting import Gives, RootReporter
 from bladeroot.ops.sources import SwarmSource
@@ -46,19 +46,21 @@ class Offer:
 
 
 class Session:
-    """One root, until `close`."""
+    """With one root after the other, until `close`: an install goes on when the root is replaced."""
 
-    def __init__(self, client: RootClient, cluster_id: str, blade: str) -> None:
-        self.client = client
+    def __init__(self, root: CurrentRoot, cluster_id: str, blade: str) -> None:
+        self.client = root
         self._cluster_id = cluster_id
         self._wants: set[str] = set()
         self._gives = Gives()
         self._stack = ExitStack()
+        self._stack.callback(root.close)
         self._reporting = self._stack.enter_context(ExitStack())
         self._reporter: RootReporter | None = None
         self.blade = ""
         self._swarms = self._stack.enter_context(ExitStack())
-        self._swarm = self._swarms.enter_context(join_swarms(client, self.report))
+        self._swarm = self._swarms.enter_context(join_swarms(root, self.report))
+        root.on_change(lambda found: self._swarm.count_as_root(found.host))
         self.report_as(blade)
 
     def report(self, event: Event) -> None:
@@ -105,7 +107,7 @@ class Session:
 
     def source(self, serial: int) -> SwarmSource:
         """That generation, from this root and whoever is in its swarms."""
-        return SwarmSource(self.client, self._swarm, serial, self._wants, self.report)
+        return SwarmSource(self.client, self._swarm, serial, self._wants)
 
     def close(self) -> None:
         """Send what is left to be reported, and leave the swarms."""

@@ -29,7 +29,6 @@ from bladeroot.host.links import StaticAddress, connected
 from bladeroot.ops import install
 from bladeroot.ops.bootentry import apply_boot_entry
 from bladeroot.ops.diskfacts import read_disk_facts
-from bladeroot.ops.findroot import find_root_again
 from bladeroot.ops.installplan import choose_install_disk, plan_install
 from bladeroot.ops.resume import Standing
 from bladeroot.ops.steps import step
@@ -106,11 +105,9 @@ def find_root(agent: Agent) -> None:
             agent.leave_root()
         else:
             return
-    named = [agent.arguments.root] if agent.arguments.root else []
     for _round in range(_ROOT_ROUNDS):
         try:
-            client = find_root_again(agent.site.cluster, named=named, reporter=agent.console)
-            agent.offer = agent.follow(client).read_offer()
+            agent.offer = agent.follow(agent.look_for_root(agent.console)).read_offer()
         except BladerootError as error:
             pause_s = agent.chance(*_ROOT_PAUSE_S)
             agent.console(Note(text=f"no root answers yet ({error}); trying again in {pause_s:.0f} s"))
@@ -193,7 +190,7 @@ def decide_what_to_do(agent: Agent) -> None:
                 apply_boot_entry(opened, reporter=agent.report)
             # Roots forget: this one shall know which orders are done before the machine asks it again.
             told = {"blade": agent.blade, "disk": facts.path, "serial": facts.serial, "order": facts.order}
-            agent.report(Finished(facts=told))
+            agent.report(Finished(facts={**told, "complete": facts.is_complete}))
             raise DoneError(decision.reason)
         case Install():
             agent.report(Note(text=decision.reason))

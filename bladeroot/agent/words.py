@@ -82,7 +82,8 @@ def _tell_finished(event: Finished) -> list[str]:
     facts = event.facts
     if "blade" not in facts:
         return ["done"]
-    return [f"{facts['blade']} is installed on {facts.get('disk')}: generation {facts.get('serial')}"]
+    rest = "" if facts.get("complete", True) else "; it fetches its extras when it is up"
+    return [f"{facts['blade']} is installed on {facts.get('disk')}: generation {facts.get('serial')}{rest}"]
 
 
 def _with_hint(text: str, hint: str) -> list[str]:

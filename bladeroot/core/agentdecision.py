@@ -62,6 +62,8 @@ class DiskFacts:
     serial: int = 0
     is_complete: bool = True
     """False where the committed slot still lacks its extras, or the blade its depot."""
+    completes_itself: bool = False
+    """What it lacks its own daemon fetches, once it is up."""
     order: int = 0
     """Number of the last order that was carried out."""
     visits: int = 0
@@ -186,7 +188,7 @@ def _leave_or_mend(blade: str, disk: DiskFacts, newest: int, why: Why, max_tries
         reason = f"{disk.path} did not boot after {disk.visits} visits"
         return _cap(blade, disk, Install(serial=newest, reason=reason), max_tries, "it was installed again")
     unfinished = not disk.is_complete and disk.serial == newest
-    if unfinished and count_tries(disk, 0) < max_tries:
+    if unfinished and not disk.completes_itself and count_tries(disk, 0) < max_tries:
         return Install(serial=newest, reason=f"{disk.path} still lacks a part of its generation", anew=False)
     return BootLocally(reason=f"{disk.path} has generation {disk.serial}", counts=may_be_dead)
 

@@ -58,6 +58,11 @@ def _check_host(_owner: object, _attribute: attrs.Attribute[str], value: str) ->
         raise NetworkError(f"not a claim: host is {value[:80]!r}")
 
 
+def _check_successor(_owner: object, _attribute: attrs.Attribute[str], value: str) -> None:
+    if value and not NAME_PATTERN.fullmatch(value):
+        raise NetworkError(f"not a claim: successor is {value[:80]!r}")
+
+
 @frozen(kw_only=True)
 class Claim:
     """What a root says of itself: who, of which cluster, with what, and where to reach its control service.
@@ -75,6 +80,8 @@ class Claim:
     blade: str = attrs.field(validator=_check_pattern(NAME_PATTERN))
     host: str = attrs.field(validator=_check_host)
     port: int = attrs.field(validator=_check_range(1, 65535))
+    successor: str = attrs.field(default="", validator=_check_successor)
+    """The blade that is to take the role over, while it is handed over. Not announced, only answered."""
     version: int = attrs.field(default=CLAIM_VERSION, validator=_check_range(1, 1_000_000))
 
     @property

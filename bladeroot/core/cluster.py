@@ -192,6 +192,29 @@ class Strangers:
     pool: str = ""
 
 
+class Takeover(StrEnum):
+    """Whether a blade takes the root role by itself when there is no root."""
+
+    AUTO = "auto"
+    MANUAL = "manual"
+    """Only when a person promotes it."""
+
+
+@frozen(kw_only=True)
+class Daemon:
+    """How the daemon of an installed blade behaves. `seed_limit_bytes` is what it gives in a second at most,
+    while it is not root; 0 for no limit.
+    """
+
+    takeover: Takeover = attrs.field(default=Takeover.AUTO)
+    seed_limit_bytes: int = attrs.field(default=0)
+
+    @seed_limit_bytes.validator
+    def _check_limit(self, _attribute: attrs.Attribute[int], value: int) -> None:
+        if value < 0:
+            raise ConfigError(f"not a limit: {value!r}", "bytes for each second, or 0 for none")
+
+
 @frozen(kw_only=True)
 class Role:
     """What some blades have in common; its overlay is `overlays/role/<name>/`."""
@@ -231,6 +254,7 @@ class Cluster:
     zstd_level: int = attrs.field(default=6, validator=attrs.validators.in_(range(1, 20)))
     network: Network = attrs.field(factory=Network)
     strangers: Strangers = attrs.field(factory=Strangers)
+    daemon: Daemon = attrs.field(factory=Daemon)
     roles: Mapping[str, Role] = attrs.field(factory=dict)
     disks: Mapping[str, DiskRule] = attrs.field(factory=lambda: {"only": DiskRule()})
     layouts: Mapping[str, Layout] = attrs.field(factory=lambda: {"default": Layout()})

@@ -14,6 +14,7 @@ from tomlkit.items import Key as TomlKey
 from bladeroot.core.cluster import Cluster
 from bladeroot.core.clusterfile import (
     CLUSTER_KEYS,
+    DAEMON_KEYS,
     FILE_NAME,
     NETWORK_KEYS,
     SECTIONS,
@@ -49,6 +50,13 @@ port = {port}
 # Machines that netboot, have nothing to boot, and are not in the inventory: "hold" (they wait and are shown:
 # `bladeroot blades strangers`) or "assign" (each becomes the next blade of the pool that has no `macs`).
 [strangers]
+
+# The daemon of installed blades. `takeover`: "auto" (a blade becomes root by itself when there is none; those
+# with a higher `priority` first) or "manual" (only `bladeroot promote` makes one). `seed_limit`: what a blade
+# that is not root gives to others in a second at most; by default all it can.
+[daemon]
+# takeover = "auto"
+# seed_limit = "50M"
 # policy = "hold"
 # pool = "spare[01-10]"
 
@@ -124,6 +132,7 @@ def render_edited(text: str, cluster: Cluster, source: str = FILE_NAME) -> str:
     _edit_table(document, ("cluster",), CLUSTER_KEYS, before, cluster)
     _edit_table(document, ("network",), NETWORK_KEYS, before.network, cluster.network)
     _edit_table(document, ("strangers",), STRANGERS_KEYS, before.strangers, cluster.strangers)
+    _edit_table(document, ("daemon",), DAEMON_KEYS, before.daemon, cluster.daemon)
     for section in SECTIONS:
         _edit_section(document, section, getattr(before, section), getattr(cluster, section))
     edited = tomlkit.dumps(document).rstrip("\n") + "\n"
@@ -198,7 +207,9 @@ def _set_key(table: Any, name: str, value: Any) -> None:
 def _default_of(entry: Any, keys: tuple[Key, ...]) -> Any:
     if isinstance(entry, Cluster):
         return Cluster(name=entry.name, id=entry.id)
-    return type(entry)() if keys in (NETWORK_KEYS, STRANGERS_KEYS) else type(entry)(name=entry.name)
+    return (
+        type(entry)() if keys in (NETWORK_KEYS, STRANGERS_KEYS, DAEMON_KEYS) else type(entry)(name=entry.name)
+    )
 
 
 def _plain_fields(entry: Any, default: Any, keys: tuple[Key, ...]) -> dict[str, Any]:

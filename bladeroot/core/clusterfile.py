@@ -19,6 +19,7 @@ from bladeroot.core import tomllines
 from bladeroot.core.cluster import (
     Blade,
     Cluster,
+    Daemon,
     DiskRule,
     Layout,
     Netboot,
@@ -26,6 +27,7 @@ from bladeroot.core.cluster import (
     Role,
     StrangerPolicy,
     Strangers,
+    Takeover,
 )
 from bladeroot.core.nodesets import find_blades
 from bladeroot.core.sizes import parse_size
@@ -150,6 +152,10 @@ STRANGERS_KEYS = (
     _key("policy", '"hold" or "assign"', _choice(StrangerPolicy)),
     _key("pool", 'a set of blades, such as "spare[01-10]"', _string),
 )
+DAEMON_KEYS = (
+    _key("takeover", '"auto" or "manual"', _choice(Takeover)),
+    _key("seed_limit", 'a size for each second, such as "50M"', _size, "seed_limit_bytes", is_size=True),
+)
 ROLE_KEYS = (_key("description", _A_STRING, _string),)
 DISK_KEYS = (
     _key("serial", _A_STRING, _string),
@@ -180,6 +186,7 @@ BLADE_KEYS = (
     _key("priority", "a whole number", _integer),
     _key("facts", "a table of strings", _mapping),
 )
+TABLES = ("cluster", "network", "strangers", "daemon")
 SECTIONS: Mapping[str, tuple[type[Any], tuple[Key, ...]]] = {
     "roles": (Role, ROLE_KEYS),
     "disks": (DiskRule, DISK_KEYS),
@@ -230,8 +237,8 @@ class _Reader:
 
     def read(self) -> Cluster:
         for name in self.document:
-            if name not in ("cluster", "network", "strangers", *SECTIONS):
-                hint = closest(name, ("cluster", "network", "strangers", *SECTIONS))
+            if name not in (*TABLES, *SECTIONS):
+                hint = closest(name, (*TABLES, *SECTIONS))
                 self.fail((name,), "no such section", hint)
         cluster = self.read_table(Cluster, CLUSTER_KEYS, ("cluster",), {"name": "x", "id": "0" * 32})
         for required in ("name", "id"):
@@ -239,11 +246,18 @@ class _Reader:
                 self.fail(("cluster", required), "is missing", "`bladeroot init` makes both name and id")
         network = self.read_table(Network, NETWORK_KEYS, ("network",), {})
         strangers = self.read_table(Strangers, STRANGERS_KEYS, ("strangers",), {})
+        daemon = self.read_table(Daemon, DAEMON_KEYS, ("daemon",), {})
         sections = {name: self.read_section(name) for name in SECTIONS}
         sections["disks"].setdefault("only", DiskRule())
         sections["layouts"].setdefault("default", Layout())
         self.check_blades(sections)
-        made = Cluster(network=Network(**network), strangers=Strangers(**strangers), **cluster, **sections)  # type: ignore[arg-type]
+        made = Cluster(
+            network=Network(**network),
+            strangers=Strangers(**strangers),
+            daemon=Daemon(**daemon),
+            **cluster,
+            **sections,  # type: ignore[arg-type]
+        )
         self.check_pool(made)
         return made
 

@@ -16,6 +16,7 @@ from attrs import frozen
 
 from bladeroot import events
 from bladeroot.core import wire
+from bladeroot.core.claims import LARGEST
 from bladeroot.core.cluster import NAME_PATTERN
 from bladeroot.errors import NetworkError
 
@@ -54,6 +55,8 @@ class Report:
     """Where the blade serves what it has, read-only; 0 for nowhere."""
     wants: tuple[str, ...] = ()
     has: tuple[str, ...] = ()
+    holds: int = 0
+    """Serial of the newest generation that the blade has whole and can be root with; 0: none."""
     events: tuple[dict[str, Any], ...] = ()
 
 
@@ -109,6 +112,7 @@ def parse_report(data: bytes) -> tuple[Report, tuple[events.Event, ...]]:
         and 0 < report.sequence < _LARGEST
         and 0 <= report.swarm_port < 65536
         and 0 <= report.http_port < 65536
+        and 0 <= report.holds < LARGEST
         and len(report.events) <= MAX_EVENTS
         and len(report.wants) + len(report.has) <= MAX_ARTEFACTS
         and all(_INFO_HASH.fullmatch(info_hash) for info_hash in (*report.wants, *report.has))

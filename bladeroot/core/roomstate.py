@@ -73,6 +73,8 @@ class BladeState:
     http_port: int = 0
     wants: tuple[str, ...] = ()
     has: tuple[str, ...] = ()
+    holds: int = 0
+    """Serial of the newest generation that it has whole; 0: none."""
     hardware: Mapping[str, Any] = attrs.field(factory=dict)
     """As `HardwareFound` told it; kept from session to session."""
     serial: int = 0
@@ -213,6 +215,7 @@ class RoomState:
             http_port=report.http_port,
             wants=report.wants,
             has=report.has,
+            holds=report.holds,
             session=report.session,
             sequence=report.sequence,
         )

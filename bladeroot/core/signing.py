@@ -26,6 +26,7 @@ class Purpose(StrEnum):
 
     MANIFEST = "bladeroot manifest v1"
     ORDER = "bladeroot order v1"
+    ROLE = "bladeroot role v1"
 
     def bind(self, document: bytes) -> bytes:
         """The bytes that are really signed."""

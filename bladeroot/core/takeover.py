@@ -1,7 +1,7 @@
 """The role machine: who of a room's blades is root. One table; time, chance and what was heard are passed in.
 
-A blade steps it whenever something is heard or asked of it, and when `RoleState.until_s` has come. It only says
-which role the blade has: announcing, serving and pulling are done by who steps it.
+A blade steps it whenever something is heard or asked of it, and when `RoleState.until_s` has come. It only
+says which role the blade has: announcing, serving and pulling are done by who steps it.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from bladeroot.core.claims import LARGEST, Claim, ClaimState, choose_epoch, whic
 from bladeroot.core.cluster import Cluster
 
 SETTLE_S = 2.0
-"""How long a candidate waits for somebody to object: an announcement takes under a second, one may be lost."""
+"""How long a candidate waits for objections: an announcement takes under a second, one may be lost."""
 CANDIDATE_LASTS_S = 3 * SETTLE_S
 """A candidate that is neither root nor gone after that has died: it is waited for no longer."""
 RETIRED_REST_S = 20.0
 DEMOTED_REST_S = 600.0
 """So long who was told to step down does not step up by itself, though nobody else does."""
+PROMOTION_LASTS_S = 10.0
+"""So long a promotion stands: a blade that is just up has not heard yet whom it has to outdo."""
 _FIRST_WAIT_S = 2.0
 _RANK_WAIT_S = 1.5
 _MOST_SPREAD_S = 30.0
@@ -35,7 +37,7 @@ class Role(StrEnum):
     CANDIDATE = "candidate"
     ROOT = "root"
     RETIRED = "retired"
-    """Was root, and rests before it is a follower like others."""
+    """Was root, and rests before it is a follower like others; it follows a root as they do."""
 
 
 class Answers(StrEnum):
@@ -95,6 +97,8 @@ class RoleState:
     """Of all claims that were ever heard, its own too."""
     until_s: float | None = None
     """When what it waits for is over; None: it waits for nothing."""
+    promoted_until_s: float | None = None
+    """Until then it outdoes a better root, instead of retiring: once, or two that are promoted never rest."""
 
     @property
     def announces(self) -> ClaimState | None:
@@ -181,20 +185,28 @@ def _hears_candidate(_state: RoleState, view: View) -> bool:
 
 def _hears_better_candidate(state: RoleState, view: View) -> bool:
     own = _own_rank(state, view)
-    return any(which_candidate_wins(claim, own(claim)) is claim for claim in _live_candidates(view))
+    return any(which_candidate_wins(own(claim), claim) is claim for claim in _live_candidates(view))
 
 
 def _hears_better_root(state: RoleState, view: View) -> bool:
     own = _own_rank(state, view)
     return any(
-        which_wins(one.claim, own(one.claim)) is one.claim
+        which_wins(own(one.claim), one.claim) is one.claim
         for one in view.sightings
         if one.claim.state is ClaimState.ROOT and one.answers is Answers.PROVEN
     )
 
 
+def _is_outdone_after_promotion(state: RoleState, view: View) -> bool:
+    stands = state.promoted_until_s is not None and view.now_s < state.promoted_until_s
+    return stands and view.serial > 0 and _hears_better_root(state, view)
+
+
 def _own_rank(state: RoleState, view: View) -> Callable[[Claim], Claim]:
-    """What this blade would claim where another claims that: only what decides between them differs."""
+    """What this blade would claim where another claims that: only what decides between them differs.
+
+    Compared with itself (its own address is among `roots`) a blade is not outdone: its own comes first.
+    """
 
     def claim(other: Claim) -> Claim:
         return attrs.evolve(
@@ -249,10 +261,16 @@ def _become_root(state: RoleState, _view: View) -> RoleState:
     return attrs.evolve(state, role=Role.ROOT, until_s=None)
 
 
-def _promote(state: RoleState, _view: View) -> RoleState:
+def _promote(state: RoleState, view: View) -> RoleState:
     """Above everybody: a person wants it."""
+    return attrs.evolve(_outdo(state, view), promoted_until_s=view.now_s + PROMOTION_LASTS_S)
+
+
+def _outdo(state: RoleState, _view: View) -> RoleState:
     epoch = _next_epoch(state)
-    return attrs.evolve(state, role=Role.ROOT, epoch=epoch, highest_epoch=epoch, until_s=None)
+    return attrs.evolve(
+        state, role=Role.ROOT, epoch=epoch, highest_epoch=epoch, until_s=None, promoted_until_s=None
+    )
 
 
 def _retire(state: RoleState, view: View) -> RoleState:
@@ -286,11 +304,11 @@ TABLE: tuple[tuple[Role, _Signal, _Become], ...] = (
     (Role.CANDIDATE, _has_waited, _become_root),
     #
     (Role.ROOT, _is_asked_to_demote, _step_down),
+    (Role.ROOT, _is_outdone_after_promotion, _outdo),
     (Role.ROOT, _hears_better_root, _retire),
     (Role.ROOT, _cannot_be_root, _retire),
     #
     (Role.RETIRED, _is_asked_to_promote, _promote),
-    (Role.RETIRED, _hears_root, _follow),
-    (Role.RETIRED, _has_waited, _follow),
+    (Role.RETIRED, _has_waited, _wait),
 )
 """Role, what is the case, what becomes of it; of each role the first line that fits."""

@@ -217,7 +217,7 @@ class Depot:
         for name in files if names is None else names:
             if name not in files:
                 raise DepotError(f"artefact {info_hash[:16]} has no file {name!r}")
-            yield name, self._read_checked(self._artefact(info_hash) / torrent.name / name, files[name])
+            yield name, self.read_checked(self._artefact(info_hash) / torrent.name / name, files[name])
 
     def begin_artefact(self, torrent_bytes: bytes, info_hash: str) -> Torrent:
         """Prepare to fetch an artefact: frames that other generations have are linked in, not fetched.
@@ -248,6 +248,21 @@ class Depot:
     def distrust(self, info_hash: str) -> None:
         """Take back that the artefact is whole: damage was found, and it has to be fetched again."""
         (self._artefact(info_hash) / "complete").unlink(missing_ok=True)
+
+    def drop_damaged(self, info_hash: str, torrent: Torrent, file: TorrentFile) -> bool:
+        """Put the sound frame in the place of an artefact's damaged file, and say True. Where it is no
+        better, neither stays, and the artefact has to be fetched again. Call it with `lock` held.
+        """
+        frame, path = self._frame(file.root), self._artefact(info_hash) / torrent.name / file.name
+        try:
+            self.read_checked(frame, file)
+        except ArtefactError:
+            self.distrust(info_hash)
+            frame.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+            return False
+        _link(frame, path)
+        return True
 
     def finish_artefact(self, info_hash: str) -> None:
         """Say that every file of the artefact was written and verified by who fetched it.
@@ -287,7 +302,7 @@ class Depot:
         problems, done = [], 0
         for file in torrent.files:
             try:
-                self._read_checked(directory / file.name, file)
+                self.read_checked(directory / file.name, file)
             except ArtefactError as error:
                 problems.append(str(error))
             done += file.size_bytes
@@ -323,7 +338,8 @@ class Depot:
         _link(self._frame(root), target)
 
     @staticmethod
-    def _read_checked(path: Path, file: TorrentFile) -> bytes:
+    def read_checked(path: Path, file: TorrentFile) -> bytes:
+        """One file's bytes. Raises ArtefactError if they are not those that were signed."""
         try:
             data = path.read_bytes()
         except OSError as error:

@@ -27,7 +27,7 @@ from bladeroot.lab.bladeprocess import FIRMWARE_STEP
 from bladeroot.lab.network import LabHost, LabNetwork
 from bladeroot.lab.roomprocess import RoomProcess, parse_line
 from bladeroot.ops.identity import INSTALLED_FILE
-from bladeroot.ops.resume import read_installed
+from bladeroot.ops.resume import read_slot
 
 _OWN_NAMESPACES = ("unshare", "--pid", "--fork", "--kill-child", "--uts", "--mount-proc")
 """Whatever a machine has started ends with the first process of its PID namespace, and by SIGKILL."""
@@ -153,7 +153,7 @@ class ProcessBlade:
             if slot is None or table is None:
                 return {}
             if self._process is None:
-                return read_installed(disk, table, slot)
+                return read_slot(disk, table, slot).told
             numbers = [part.number for part in table.partitions if part.name == LABELS[slot]]
             return _read_mounted(self._process.pid, [str(disk.partition(number)) for number in numbers])
 

@@ -33,7 +33,7 @@ from bladeroot.host.espagent import find_agent
 from bladeroot.host.eventlines import EventLines
 from bladeroot.host.mounts import mounted
 from bladeroot.host.run import DEVNULL, start_process
-from bladeroot.ops.diskmachine import RESTART_CODE
+from bladeroot.ops.machine import RESTART_CODE
 
 FIRMWARE_STEP = "firmware"
 """It begins at every start of the machine: no system runs any more."""
@@ -88,7 +88,7 @@ def run_blade(blade: Blade) -> None:
                 with _mounted_system(blade, disk, start.slot) as system:
                     facts = read_boot_facts(disk)
                     blade.reporter(Booted(serial=facts.serial, order=facts.order))
-                    _run_daemon(blade, disk, system)
+                    _run_daemon(blade, system)
 
 
 def _forget_next_agent(disk: OpenDisk, facts: BootFacts) -> bool:
@@ -109,11 +109,11 @@ def _run_agent(blade: Blade, disk: OpenDisk, why: Why) -> None:
         time.sleep(_AGENT_PAUSE_S)
 
 
-def _run_daemon(blade: Blade, disk: OpenDisk, system: Path) -> None:
+def _run_daemon(blade: Blade, system: Path) -> None:
     """Keep the daemon running, as systemd does, until it wants the machine to restart."""
     cluster, depot = system / "etc/bladeroot", system / DEFAULT_DEPOT.relative_to("/")
     words = ["--json", "--cluster", str(cluster), "--depot", str(depot)]
-    words += ["daemon", "--disk", str(disk.device), *_name_root(blade)]
+    words += ["daemon", "--system", str(system), *_name_root(blade)]
     while (code := _run_python(["bladeroot", *words])) != RESTART_CODE:
         blade.reporter(Warned(text=f"the daemon ended with exit code {code}; it is started again"))
         time.sleep(_DAEMON_PAUSE_S)

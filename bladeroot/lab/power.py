@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import attrs
 
 from bladeroot.errors import ClaimNotHeldError, ToolError
+from bladeroot.host.localsocket import connected_socket
 from bladeroot.lab.qemu import VirtualMachine, provide_variables, start_machine
 from bladeroot.lab.qemuplan import Kernel, MachineSpec, Start, plan_qemu
 from bladeroot.lab.segment import Segment
@@ -127,27 +126,6 @@ class VmBlade:
         deadline = time.monotonic() + timeout_s
         while self.is_on and not is_so() and time.monotonic() < deadline:
             time.sleep(_POLL_S)
-
-
-@contextmanager
-def connected_socket(
-    folder: Path, name: str, timeout_s: float = _LISTENING_TIMEOUT_S
-) -> Iterator[socket.socket]:
-    """A connection to the unix socket `name` in a folder, however long its path is. Raises OSError."""
-    with short_path(folder) as short, socket.socket(socket.AF_UNIX) as stream:
-        stream.settimeout(timeout_s)
-        stream.connect(f"{short}/{name}")
-        yield stream
-
-
-@contextmanager
-def short_path(folder: Path) -> Iterator[str]:
-    """Another path of the folder: a unix socket's has a limit of 108 bytes (unix(7)). Raises OSError."""
-    directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        yield f"/proc/self/fd/{directory}"
-    finally:
-        os.close(directory)
 
 
 def make_disk(path: Path, size_bytes: int) -> Path:

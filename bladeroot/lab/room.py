@@ -55,10 +55,10 @@ class Room:
         """The file that is the blade's disk."""
         return self._work / "disks" / f"{blade}.img"
 
-    def start_root(self, depot: Path, extra: Sequence[str] = ()) -> RoomProcess:
+    def start_root(self, depot: Path, extra: Sequence[str] = (), *, name: str = ROOT_HOST) -> RoomProcess:
         """A host that takes the root role with what the depot holds."""
-        host = self._network.add_host(ROOT_HOST, rate_bits=self._link_bits)
-        argv = ["--depot", str(depot), "promote", "--blade", ROOT_HOST, *extra]
+        host = self._network.add_host(name, rate_bits=self._link_bits)
+        argv = ["--depot", str(depot), "promote", "--blade", name, *extra]
         return self._start(host, argv, self._hear_root)
 
     def start_blade(self, name: str, disk_size_bytes: int, extra: Sequence[str] = ()) -> RoomProcess:

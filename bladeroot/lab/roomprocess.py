@@ -11,6 +11,7 @@ from bladeroot.errors import ClaimNotHeldError
 from bladeroot.events import Event, Finished, Reporter, from_mapping
 from bladeroot.host.run import Process
 
+_CHECK_S = 1.0
 ENDED_UNSEEN_S = 60.0
 """How long a process that has ended, or was asked to, may take until all it has said is read."""
 
@@ -25,6 +26,7 @@ class RoomProcess:
         self._reporter = reporter
         self._last_line = ""
         self._finished: dict[str, Any] | None = None
+        self._said = threading.Condition()
         assert process.stderr is not None  # noqa: S101 - it was started with a pipe
         self._thread = threading.Thread(target=self._read, args=(process.stderr,), name=f"events-{name}")
         self._thread.start()
@@ -40,6 +42,12 @@ class RoomProcess:
                 f"{self.name} ended with exit code {code}: {self._last_line}", f"its log: {self._log}"
             )
         return self._finished
+
+    def wait_for_finish(self, timeout_s: float) -> dict[str, Any]:
+        """The facts that it finished with, though it may linger. Raises ClaimNotHeldError like `wait`."""
+        with self._said:
+            self._said.wait_for(lambda: self._finished is not None or self.has_ended, timeout_s)
+        return self._finished if self._finished is not None else self.wait(_CHECK_S)
 
     def stop(self) -> dict[str, Any]:
         """Ask it to end, and return the facts it finished with."""
@@ -69,11 +77,15 @@ class RoomProcess:
                 log.flush()
                 event = parse_line(line)
                 if isinstance(event, Finished) and not event.subject:
-                    self._finished = dict(event.facts)
+                    with self._said:
+                        self._finished = dict(event.facts)
+                        self._said.notify_all()
                 if event is not None:
                     self._reporter(event)
                 else:
                     self._last_line = line.decode(errors="replace").strip()
+        with self._said:
+            self._said.notify_all()
 
 
 def parse_line(line: bytes) -> Event | None:

@@ -36,6 +36,9 @@ class BootView(Protocol):
         has another's number.
         """
 
+    def take_role_order(self, signed: SignedOrder) -> None:
+        """Begin to obey an order of `core.roleorders`. Raises TrustError, DepotError."""
+
 
 class BootService:
     """The routes; `own_address` tells where a client reached us, `port` on which port."""
@@ -53,6 +56,7 @@ class BootService:
         router.add_get(r"/boot/{info_hash:[0-9a-f]{64}}/{name:[A-Za-z0-9._-]{1,64}}", self._get_file)
         router.add_get("/v1/orders", self._get_orders)
         router.add_post("/v1/orders", self._post_order)
+        router.add_post("/v1/role", self._post_role)
 
     async def _get_script(self, request: web.Request) -> web.Response:
         root = f"{self._own_address(request)}:{self._port()}"
@@ -72,9 +76,15 @@ class BootService:
         return web.Response(body=wire.encode(OrderList(orders=self._view.orders())), content_type=_MSGPACK)
 
     async def _post_order(self, request: web.Request) -> web.Response:
+        return await self._take(request, self._view.take_order)
+
+    async def _post_role(self, request: web.Request) -> web.Response:
+        return await self._take(request, self._view.take_role_order)
+
+    async def _take(self, request: web.Request, take: Callable[[SignedOrder], None]) -> web.Response:
         signed = wire.decode(SignedOrder, await request.read(), ORDER_LIMIT_BYTES)
         try:
-            self._view.take_order(signed)
+            take(signed)
         except TrustError as error:
             raise web.HTTPForbidden(text=str(error)) from error
         except DepotError as error:

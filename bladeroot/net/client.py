@@ -76,6 +76,10 @@ class RootClient:
         """Hand it an order, which it keeps and passes on. Raises NetworkError where it does not."""
         self._request("POST", "/v1/orders", _LIST_LIMIT_BYTES, body=wire.encode(signed))
 
+    def give_role_order(self, signed: SignedOrder) -> None:
+        """Have a blade take the root role or give it up. Raises NetworkError where it does not obey."""
+        self._request("POST", "/v1/role", _LIST_LIMIT_BYTES, body=wire.encode(signed))
+
     def read_clock(self) -> float:
         """What time it is there, in seconds since the epoch, to a second (RFC 9110, 6.6.1)."""
         headers, _data = self._exchange("GET", "/v1/claim", CLAIM_LIMIT_BYTES)

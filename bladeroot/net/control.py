@@ -148,6 +148,21 @@ class ControlServer:
         with contextlib.suppress(RuntimeError):  # closed: nobody listens any more
             self._loop.call_soon_threadsafe(self._take, event)
 
+    def open_room(self) -> None:
+        """Take reports from now on, of the blades that the view names; nothing has been heard of them yet."""
+        self._set_room(RoomState.of(self._view.blade_names()), takes_reports=True)
+
+    def close_room(self) -> None:
+        """Take no reports any more, and forget what they have said."""
+        self._set_room(RoomState.of(()), takes_reports=False)
+
+    def _set_room(self, room: RoomState, *, takes_reports: bool) -> None:
+        def apply() -> None:
+            self._room, self._takes_reports = room, takes_reports
+
+        with contextlib.suppress(RuntimeError):  # closed
+            self._loop.call_soon_threadsafe(apply)
+
     def close(self) -> None:
         """Stop serving and free the port."""
         with contextlib.suppress(RuntimeError):

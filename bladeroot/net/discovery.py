@@ -12,13 +12,15 @@ import queue
 import socket
 import struct
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from ipaddress import ip_address, ip_network
 
+import attrs
 import ifaddr
 import zeroconf
 from attrs import frozen
+from zeroconf import ServiceStateChange
 
 from bladeroot.core.claims import Claim, choose_root, parse_txt, render_txt
 from bladeroot.errors import BladerootError, NetworkError, NoRootFoundError
@@ -47,6 +49,11 @@ class Interface:
     def __str__(self) -> str:
         return f"{self.name} ({self.address})"
 
+    @property
+    def is_loopback(self) -> bool:
+        """Whether nobody else is to be reached by it."""
+        return ip_address(self.address).is_loopback
+
     def reaches(self, address: str) -> bool:
         """Whether the address is on this interface's own subnet."""
         network = ip_network(f"{self.address}/{self.prefix_length}", strict=False)
@@ -64,6 +71,8 @@ class Heard:
     malformed: tuple[str, ...] = ()
     interfaces: tuple[Interface, ...] = ()
     looked_s: float = 0.0
+    ages_s: Mapping[Claim, float] = attrs.field(factory=dict)
+    """For how long each claim has been heard exactly as it is."""
 
     @property
     def root(self) -> Claim | None:
@@ -159,7 +168,7 @@ def find_claims(
     cluster_id: str | None = None, *, timeout_s: float = 3.0, interfaces: Sequence[Interface] | None = None
 ) -> Heard:
     """Everybody that announces something, after listening for so long. None for claims of any cluster."""
-    with _Ear(cluster_id, interfaces) as ear:
+    with Ear(cluster_id, interfaces) as ear:
         until = time.monotonic() + timeout_s
         while time.monotonic() < until:
             ear.listen(until - time.monotonic())
@@ -178,7 +187,7 @@ def wait_for_root(
     `avoid` are `Claim.where` of roots that were tried in vain. Interfaces that come up meanwhile are used
     too. Raises NoRootFoundError, which tells what was heard instead.
     """
-    with _Ear(cluster_id, interfaces) as ear:
+    with Ear(cluster_id, interfaces) as ear:
         until = time.monotonic() + timeout_s
         settled: float | None = None
         while time.monotonic() < until:
@@ -209,22 +218,26 @@ def make_no_root_error(cluster_id: str, heard: Heard, avoid: Collection[str] = (
     )
 
 
-class _Ear:
-    """Browsing for claims; follows interfaces that come and go unless they were given."""
+class Ear:
+    """Browsing for claims; follows interfaces that come and go unless they were given.
 
-    def __init__(self, cluster_id: str | None, interfaces: Sequence[Interface] | None) -> None:
+    A context manager, to be used from one thread but for `wake`.
+    """
+
+    def __init__(self, cluster_id: str | None, interfaces: Sequence[Interface] | None = None) -> None:
         self._cluster_id = cluster_id
         self._given = interfaces
         self._began = time.monotonic()
         self._checked = 0.0
         self._interfaces: list[Interface] = []
-        self._changed: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._changed: queue.SimpleQueue[tuple[str, bool]] = queue.SimpleQueue()
         self._claims: dict[str, Claim] = {}
+        self._since: dict[str, float] = {}
         self._malformed: dict[str, str] = {}
         self._stack = contextlib.ExitStack()
         self._daemon: zeroconf.Zeroconf | None = None
 
-    def __enter__(self) -> _Ear:
+    def __enter__(self) -> Ear:
         self._follow_interfaces()
         return self
 
@@ -232,6 +245,8 @@ class _Ear:
         self._stack.close()
 
     def heard(self) -> Heard:
+        """What there is to hear at the moment."""
+        now = time.monotonic()
         claims = tuple(self._claims.values())
         ours = tuple(claim for claim in claims if self._cluster_id in (None, claim.cluster_id))
         return Heard(
@@ -239,17 +254,31 @@ class _Ear:
             strangers=tuple(claim for claim in claims if claim not in ours),
             malformed=tuple(self._malformed.values()),
             interfaces=tuple(self._interfaces),
-            looked_s=time.monotonic() - self._began,
+            looked_s=now - self._began,
+            ages_s={claim: now - self._since[name] for name, claim in self._claims.items()},
         )
 
+    @property
+    def interfaces(self) -> tuple[Interface, ...]:
+        """Where it listens at the moment."""
+        return tuple(self._interfaces)
+
     def listen(self, timeout_s: float) -> None:
-        """Take in one change, if there is one before the timeout."""
+        """Take in what has changed; if nothing has, wait for a change or for `wake`, up to the timeout."""
         self._follow_interfaces()
-        try:
-            name = self._changed.get(timeout=max(0.01, min(timeout_s, _INTERFACE_CHECK_S)))
-        except queue.Empty:
-            return
-        self._take_in(name)
+        wait_s = max(0.01, min(timeout_s, _INTERFACE_CHECK_S))
+        with contextlib.suppress(queue.Empty):
+            while True:
+                name, is_there = self._changed.get(timeout=wait_s) if wait_s else self._changed.get_nowait()
+                wait_s = 0.0
+                if is_there:
+                    self._take_in(name)
+                else:
+                    self._forget(name)
+
+    def wake(self) -> None:
+        """End a `listen` that waits. From any thread."""
+        self._changed.put(("", False))
 
     def _follow_interfaces(self) -> None:
         now = time.monotonic()
@@ -261,6 +290,8 @@ class _Ear:
             return
         self._stack.close()
         self._interfaces, self._daemon = interfaces, None
+        self._claims.clear()
+        self._since.clear()
         if not interfaces:
             return
         with contextlib.suppress(NetworkError):  # an interface that is on its way up or down: next time
@@ -275,16 +306,21 @@ class _Ear:
         zeroconf: zeroconf.Zeroconf,  # noqa: ARG002 - called by keyword
         service_type: str,  # noqa: ARG002
         name: str,
-        state_change: zeroconf.ServiceStateChange,  # noqa: ARG002
+        state_change: ServiceStateChange,
     ) -> None:
-        self._changed.put(name)
+        self._changed.put((name, state_change is not ServiceStateChange.Removed))
+
+    def _forget(self, name: str) -> None:
+        self._claims.pop(name, None)
+        self._since.pop(name, None)
+        self._malformed.pop(name, None)
 
     def _take_in(self, name: str) -> None:
-        """Look the service up afresh, whatever happened to it."""
+        """Look the service up afresh: it is new, or has changed."""
         if self._daemon is None:
             return
-        self._claims.pop(name, None)
-        self._malformed.pop(name, None)
+        before, since = self._claims.get(name), self._since.get(name)
+        self._forget(name)
         if len(self._claims) + len(self._malformed) >= _MAX_HEARD:
             return
         blade = name.removesuffix(f".{SERVICE_TYPE}")
@@ -294,7 +330,9 @@ class _Ear:
             if info is None or not addresses:
                 return
             host = self._choose_address(addresses)
-            self._claims[name] = parse_txt(info.properties, blade=blade, host=host, port=info.port or 0)
+            claim = parse_txt(info.properties, blade=blade, host=host, port=info.port or 0)
+            self._claims[name] = claim
+            self._since[name] = since if since is not None and claim == before else time.monotonic()
         except BladerootError as error:
             self._malformed[name] = f"{blade[:63]!a}: {error}"
         except (zeroconf.Error, OSError, ValueError) as error:

@@ -26,7 +26,7 @@ from bladeroot.core.nodesets import expand_names
 from bladeroot.core.orders import Order, SignedOrder, accept_order
 from bladeroot.core.roomstate import RoomState
 from bladeroot.core.signing import PublicKey
-from bladeroot.errors import BladerootError, InventoryError
+from bladeroot.errors import BladerootError, InventoryError, TrustError
 from bladeroot.events import HardwareFound, Held, Note, Reporter, Warned
 from bladeroot.host.agentpayload import find_agent_parts
 from bladeroot.host.depot import Depot
@@ -82,6 +82,11 @@ class BootDesk:
         self._book.add(signed, order)
         blades = ", ".join(order.blades[:8]) + (" …" if len(order.blades) > 8 else "")
         self._reporter()(Note(text=f"order {order.number}: {order.kind} {blades}"))
+
+    def take_role_order(self, signed: SignedOrder) -> None:
+        """Raise TrustError: it is not the desk's to move the role."""
+        del signed
+        raise TrustError("no daemon runs here that could take the role")
 
     def boot_file(self, info_hash: str, name: str) -> Sequence[Path] | None:
         """Part of the newest generation's boot code, or its agent's kernel or initramfs."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
 from bladeroot.core.agentdecision import DiskFacts, DiskState
 from bladeroot.core.bootfacts import BootFacts, parse_boot_facts
@@ -14,7 +13,7 @@ from bladeroot.errors import DiskError
 from bladeroot.host.blockdev import OpenDisk, read_table
 from bladeroot.host.esp import read_grubenv
 from bladeroot.host.run import run
-from bladeroot.ops.resume import read_installed
+from bladeroot.ops.resume import SlotFacts, read_slot
 
 _OUR_LABELS = frozenset(LABELS.values())
 _PROTECTIVE_TYPE = "ee"
@@ -33,8 +32,8 @@ def read_disk_facts(opened: OpenDisk, cluster_id: str) -> DiskFacts:
         return DiskFacts(state=state, path=str(opened.source), holds=holds)
     assert table is not None  # noqa: S101 - what has no table is not ours
     boot = parse_boot_facts(read_grubenv(opened))
-    told = read_installed(opened, table, boot.slot) if boot.slot else {}
-    return judge_ours(str(opened.source), table, boot, told, cluster_id)
+    slot = read_slot(opened, table, boot.slot) if boot.slot else SlotFacts()
+    return judge_ours(str(opened.source), table, boot, slot, cluster_id)
 
 
 def is_ours(table: ExistingTable | None) -> bool:
@@ -43,9 +42,9 @@ def is_ours(table: ExistingTable | None) -> bool:
 
 
 def judge_ours(
-    path: str, table: ExistingTable, boot: BootFacts, told: dict[str, Any], cluster_id: str
+    path: str, table: ExistingTable, boot: BootFacts, slot: SlotFacts, cluster_id: str
 ) -> DiskFacts:
-    """The facts of a disk that bladeroot cut. `told` is what the committed slot says of itself."""
+    """The facts of a disk that bladeroot cut. `slot` is what the committed slot says of itself."""
     others = [partition for partition in table.partitions if partition.name not in _OUR_LABELS]
     holds = ", ".join(_describe(partition) for partition in others[:_MOST_NAMED])
     if boot.cluster_id and boot.cluster_id != cluster_id:
@@ -57,9 +56,10 @@ def judge_ours(
         state=state,
         path=path,
         holds=holds,
-        blade=str(told.get("blade", "")),
+        blade=str(slot.told.get("blade", "")),
         serial=boot.serial,
-        is_complete=told.get("extras") is not False,
+        is_complete=slot.told.get("extras") is not False,
+        completes_itself=slot.has_daemon,
         order=boot.order,
         visits=boot.visits,
         tries_order=boot.tries_order,

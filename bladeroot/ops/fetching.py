@@ -10,7 +10,7 @@ from attrs import frozen
 from bladeroot.core.framing import FrameIndex, parse_index
 from bladeroot.core.manifest import ArtefactKind, Manifest
 from bladeroot.events import Progress, Reporter
-from bladeroot.host.archive import Extraction
+from bladeroot.host.archive import Extraction, extract_plain, list_plain
 from bladeroot.host.depot import Depot
 from bladeroot.ops.room import RoomMaker
 from bladeroot.ops.sources import OnFile, Source, fetch_artefact
@@ -64,7 +64,31 @@ class Fetcher:
         self.fetch(ArtefactKind.OVERLAYS, take)
         return found[0]
 
+    def fetch_extras(self, overlay: str, target: Path) -> None:
+        """The extras over the tree, and then that overlay on what they have brought, since it has the last
+        word on them too. The rest of it stays as hooks and people have left it.
+        """
+        archive = self.fetch_overlay(overlay)
+        before = {path: _identify(target / path) for path in list_plain(archive)}
+        self.fetch_and_extract(ArtefactKind.EXTRAS, target)
+        extract_plain(archive, target, lambda path: _identify(target / path) != before[path])
+
+    def fetch_rest(self) -> None:
+        """Whatever the depot lacks of the generation."""
+        for artefact in self.manifest.artefacts:
+            if not self.depot.has(artefact.info_hash):
+                self.fetch(artefact.kind)
+
     def _fetch_index(self, kind: ArtefactKind) -> FrameIndex:
         found: list[bytes] = []
         self.fetch(kind, lambda _name, data: found.append(data), wanted=("index",))
         return parse_index(found[0])
+
+
+def _identify(path: Path) -> tuple[int, int] | None:
+    """What is replaced is another file, or has another time of change; None where nothing is."""
+    try:
+        facts = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return facts.st_ino, facts.st_ctime_ns

@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Iterable
 
-from bladeroot.core.claims import Claim
+from bladeroot.core.claims import Claim, ClaimState
 from bladeroot.core.cluster import Cluster
 from bladeroot.errors import NetworkError, NoRootFoundError, UsageError
 from bladeroot.events import Note, Reporter
@@ -29,7 +29,7 @@ def find_root(
         client = RootClient(*parse_address(address, cluster.network.port))
         try:
             claim = client.claim()
-            _check_cluster(claim, cluster.id, address)
+            _check_root(claim, cluster.id, address)
         except NetworkError as error:
             if root:
                 raise
@@ -70,7 +70,7 @@ def _find_announced_root(cluster_id: str, wait_s: float, reporter: Reporter) -> 
         client = RootClient(heard.host, heard.port)
         try:
             claim = client.claim()
-            _check_cluster(claim, cluster_id, heard.where)
+            _check_root(claim, cluster_id, heard.where)
         except NetworkError as error:
             reporter(Note(text=f"passing over {heard}: {error}"))
             silent.add(heard.where)
@@ -79,9 +79,11 @@ def _find_announced_root(cluster_id: str, wait_s: float, reporter: Reporter) -> 
         return client, claim.serial
 
 
-def _check_cluster(claim: Claim, cluster_id: str, address: str) -> None:
+def _check_root(claim: Claim, cluster_id: str, address: str) -> None:
     if claim.cluster_id != cluster_id:
         raise NetworkError(f"{address} is root of another cluster, {claim.cluster_id}")
+    if claim.state is not ClaimState.ROOT:
+        raise NetworkError(f"{address} is not root, only {claim.state}")
 
 
 def parse_address(text: str, default_port: int) -> tuple[str, int]:

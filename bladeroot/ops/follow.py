@@ -5,16 +5,17 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 from attrs import frozen
 
 from bladeroot.core.cluster import Cluster
 from bladeroot.errors import BladerootError, PortTakenError
-from bladeroot.events import Event, Failed, Reporter
+from bladeroot.events import Event, Failed, Reporter, ignore
 from bladeroot.net.client import RootClient
 from bladeroot.net.swarm import DEFAULT_SWARM_PORT, Swarm
-from bladeroot.ops.findroot import find_root
+from bladeroot.ops.currentroot import CurrentRoot
+from bladeroot.ops.findroot import find_root, find_root_again
 from bladeroot.ops.reporting import RootReporter
 from bladeroot.ops.sources import Source, SwarmSource
 
@@ -49,6 +50,7 @@ def follow_root(
     cluster: Cluster, blade: str, *, root: str | None = None, wait_s: float, reporter: Reporter
 ) -> Iterator[Followed]:
     """Find the cluster's root (or take `root`, as `host:port`) and be in its swarms for the whole block.
+    Should it fall silent meanwhile, `root` is tried again, and whichever root else is found is followed.
 
     Raises NoRootFoundError, NetworkError.
     """
@@ -61,10 +63,14 @@ def follow_root(
         for root_reporter in root_reporters:
             root_reporter(event)
 
-    with join_swarms(client, report) as swarm:
-        source = SwarmSource(client, swarm, serial, wants, reporter)
+    def find_another() -> RootClient:
+        return find_root_again(cluster, named=[root] if root else [], reporter=ignore)
+
+    with closing(CurrentRoot(client, find_another, report)) as current, join_swarms(current, report) as swarm:
+        current.on_change(lambda found: swarm.count_as_root(found.host))
+        source = SwarmSource(current, swarm, serial, wants)
         root_reporter = RootReporter(
-            client, cluster_id=cluster.id, blade=blade, swarm_port=swarm.port, wants=lambda: wants
+            current, cluster_id=cluster.id, blade=blade, swarm_port=swarm.port, wants=lambda: wants
         )
         root_reporters.append(root_reporter)
         yield Followed(source=source, reporter=report, root_reporter=root_reporter)
@@ -84,9 +90,9 @@ def wait_until_stopped() -> None:
             signal.signal(number, handler)
 
 
-def join_swarms(client: RootClient, reporter: Reporter) -> Swarm:
+def join_swarms(root: CurrentRoot, reporter: Reporter) -> Swarm:
     """A membership in swarms, at the usual port if it is free."""
     try:
-        return Swarm(port=DEFAULT_SWARM_PORT, reporter=reporter, root_address=client.host)
+        return Swarm(port=DEFAULT_SWARM_PORT, reporter=reporter, root_address=root.host)
     except PortTakenError:
-        return Swarm(port=0, reporter=reporter, root_address=client.host)
+        return Swarm(port=0, reporter=reporter, root_address=root.host)

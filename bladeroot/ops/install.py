@@ -2,7 +2,8 @@
 
 Plan first (what is on the disk, what will be), then the steps of `STEPS`, in their order. *Commit* is the
 one write that makes the new slot bootable, after everything in it was verified; what comes behind it (the
-extras, and holding the whole generation so that the blade can be root) can be cut off and taken up again.
+extras, and holding the whole generation so that the blade can be root) can be cut off and taken up again,
+or left to the daemon of the blade that was installed.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from bladeroot.core.manifest import ArtefactKind
 from bladeroot.core.sizes import render_about
 from bladeroot.errors import DiskTooSmallError
 from bladeroot.events import Finished, Note, Reporter, ignore
-from bladeroot.host.archive import extract_plain, list_plain
+from bladeroot.host.archive import extract_plain
 from bladeroot.host.blockdev import OpenDisk, apply_partitions, format_partition
 from bladeroot.host.bootloader import (
     commit_slot,
@@ -46,6 +47,7 @@ from bladeroot.ops.fetching import Fetcher
 from bladeroot.ops.identity import write_host_keys, write_installed, write_machine_id
 from bladeroot.ops.installhooks import run_post_install
 from bladeroot.ops.installplan import InstallPlan, choose_install_disk, plan_install
+from bladeroot.ops.owndaemon import runs_daemon
 from bladeroot.ops.resume import Standing
 from bladeroot.ops.sources import Source
 from bladeroot.ops.steps import step
@@ -63,18 +65,22 @@ def apply_install(
     serve: Callable[[Depot], AbstractContextManager[object]] = nullcontext,
     root_address: str = "",
     hooks_log: Path | None = None,
+    leave_rest: bool = False,
 ) -> dict[str, Any]:
     """Carry the plan out. Returns the facts of the finished install; they are its `Finished` event too.
 
     `linger` is called with them at the end: until it returns the blade's depot stays mounted, and a swarm
     goes on giving what is in it. `serve` is entered with the depot when it is mounted, and left before it is
-    unmounted. `root_address` is for hooks; `hooks_log` is what those before the install have said.
+    unmounted. `root_address` is for hooks; `hooks_log` is what those before the install have said. With
+    `leave_rest` the install ends with its commit where what was installed will run bladeroot's daemon, which
+    sees to the rest (`ops.completing`): the fact `complete` says whether there is none.
 
     If it is cut off, the disk boots what it booted before, or nothing; started again, it does not fetch
     again what it has. Raises ArtefactError, DepotFullError, NetworkError, ToolError, HookError, DiskError.
     """
     with follow_kernel_log() as log, Installation(plan, opened, source, reporter, serve) as installation:
         installation.root_address, installation.hooks_log = root_address, hooks_log
+        installation.leave_rest = leave_rest
         # All that only the root has, before the disk is touched: it may vanish at any time from now on.
         steps = steps_of(plan)
         for artefact in plan.manifest.artefacts if steps else ():
@@ -82,6 +88,8 @@ def apply_install(
         for name, title, run_step in steps:
             with step(name, title, reporter), installation.explain_broken_disk(title, log):
                 run_step(installation)
+            if installation.is_rest_left:
+                break
         installation.let_go_of_slot()
         facts = installation.facts()
         reporter(Finished(facts=facts))
@@ -104,6 +112,9 @@ class Installation:
         self._serve = serve
         self.root_address = ""
         self.hooks_log: Path | None = None
+        self.leave_rest = False
+        self.is_rest_left = False
+        """Whether it is committed, and the daemon that it installed does what comes behind that."""
         self.plan = plan
         self.opened = opened
         self.source = source
@@ -144,6 +155,7 @@ class Installation:
             "disk": str(plan.disk.path),
             "slot": str(plan.layout.slot),
             "standing": str(plan.standing),
+            "complete": not self.is_rest_left,
             "installed_bytes": self._installed_bytes,
             "filesystems": {str(use): uuid for use, uuid in self._uuids.items()},
         }
@@ -195,7 +207,9 @@ class Installation:
 
     def fetch_runtime(self) -> None:
         """Fetch the runtime, and extract each frame as it comes."""
-        self._fetch_and_extract(ArtefactKind.RUNTIME)
+        with self._explain_full_slot():
+            self._get.fetch_and_extract(ArtefactKind.RUNTIME, self.slot)
+        self._count_installed(ArtefactKind.RUNTIME)
 
     def apply_overlay(self) -> None:
         """Make the tree this blade's own."""
@@ -245,6 +259,7 @@ class Installation:
         """Everything is on the disk and verified: from now on the disk boots the new slot."""
         sync_filesystem(self.slot)
         sync_filesystem(self.depot.path)
+        is_rest_left = self.leave_rest and runs_daemon(self.slot)
         self._slot_mount.close()
         manifest = self.plan.manifest
         commit_slot(
@@ -254,23 +269,18 @@ class Installation:
             cluster_id=manifest.cluster_id,
             order=self._order_number,
         )
+        self.is_rest_left = is_rest_left
 
     def fetch_extras(self) -> None:
-        """The extras, and then the overlay on what they have brought, since it has the last word on them
-        too. The rest of it stays as the hooks have left it.
-        """
+        """The extras, and what of the overlay belongs over them."""
         self._mount_slot()
-        archive = self._get.fetch_overlay(self.plan.entry.overlay)
-        before = {path: _identify(self.slot / path) for path in list_plain(archive)}
-        self._fetch_and_extract(ArtefactKind.EXTRAS)
         with self._explain_full_slot():
-            extract_plain(archive, self.slot, lambda path: _identify(self.slot / path) != before[path])
+            self._get.fetch_extras(self.plan.entry.overlay, self.slot)
+        self._count_installed(ArtefactKind.EXTRAS)
 
     def keep_generation(self) -> None:
         """Enter the generation into the blade's own depot: it can be root with it from now on."""
-        for artefact in self.plan.manifest.artefacts:
-            if not self.depot.has(artefact.info_hash):
-                self._get.fetch(artefact.kind)
+        self._get.fetch_rest()
         self.depot.add_generation(self.plan.signed, self.plan.manifest)
         self._record(complete=True)
         sync_filesystem(self.slot)
@@ -322,11 +332,8 @@ class Installation:
             "make slot_size larger in cluster.toml, or leave out more with the split rules",
         )
 
-    def _fetch_and_extract(self, kind: ArtefactKind) -> None:
-        artefact = self.plan.manifest.artefact(kind)
-        with self._explain_full_slot():
-            self._get.fetch_and_extract(kind, self.slot)
-        self._installed_bytes += artefact.raw_size_bytes
+    def _count_installed(self, kind: ArtefactKind) -> None:
+        self._installed_bytes += self.plan.manifest.artefact(kind).raw_size_bytes
 
     def _mount_slot(self) -> None:
         partition = self.plan.layout.partition(self.plan.layout.slot)
@@ -375,15 +382,6 @@ def steps_of(plan: InstallPlan) -> tuple[tuple[str, str, Callable[[Installation]
         return STEPS
     names = [name for name, _title, _run in STEPS]
     return (_MOUNT, *STEPS[names.index("commit") + 1 :]) if plan.standing is Standing.COMMITTED else ()
-
-
-def _identify(path: Path) -> tuple[int, int] | None:
-    """What is replaced is another file, or has another time of change; None where nothing is."""
-    try:
-        facts = path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return facts.st_ino, facts.st_ctime_ns
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -8,25 +8,23 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
-from bladeroot.core import wire
 from bladeroot.core.claims import Claim, ClaimState, choose_epoch
 from bladeroot.core.cluster import NAME_PATTERN, Netboot
 from bladeroot.core.manifest import Manifest
 from bladeroot.core.roomstate import RoomState
 from bladeroot.core.signing import PublicKey
-from bladeroot.errors import BladerootError, ConfigError, DepotError, NetworkError
-from bladeroot.events import Event, Reporter, RootStarted, Warned, ignore
+from bladeroot.errors import ConfigError, NetworkError
+from bladeroot.events import Reporter, RootStarted, Warned, ignore
 from bladeroot.host.depot import Depot
-from bladeroot.net.control import ControlServer
 from bladeroot.net.discovery import Announcement, announce, find_claims
-from bladeroot.net.swarm import DEFAULT_SWARM_PORT, Swarm
 from bladeroot.ops.bootdesk import BootDesk
+from bladeroot.ops.holdings import Holdings
 from bladeroot.ops.netboot import NetbootService, start_netboot
+from bladeroot.ops.presence import Limits, Presence, open_presence
 
 _LISTEN_S = 1.0
 """How long to hear who else is root, before claiming an epoch above theirs."""
@@ -41,188 +39,104 @@ def find_own_name() -> str:
 
 
 class RootRole:
-    """The role while it lasts; see `take_root_role`."""
+    """What a machine adds to its presence while it is root: see `ops.presence.RootPart`.
+
+    `claim()` is what it says of itself; `announcement` and `netboot` are kept up to date, if they are there.
+    """
 
     def __init__(
-        self, depot: Depot, trusted_keys: Collection[PublicKey], cluster_id: str, reporter: Reporter
+        self, presence: Presence, *, blade: str, epoch: int, priority: int = 0, successor: str = ""
     ) -> None:
-        self._depot = depot
-        self._trusted_keys = trusted_keys
-        self._cluster_id = cluster_id
-        self._reporter = reporter
-        self._generations: dict[int, Manifest] = {}
-        self._rejected: set[int] = set()
-        self._hashes: dict[int, str] = {}
-        self._claim: Claim | None = None
-        self._swarm: Swarm | None = None
-        self._announcement: Announcement | None = None
-        self._server: ControlServer | None = None
-        self._netboot: NetbootService | None = None
-        self._desk = BootDesk(
-            depot,
-            trusted_keys,
-            cluster_id,
+        self.presence = presence
+        self.announcement: Announcement | None = None
+        self.netboot: NetbootService | None = None
+        self.successor = successor
+        self._blade = blade
+        self._epoch = epoch
+        self._priority = priority
+        holdings = presence.holdings
+        self.desk = BootDesk(
+            holdings.depot,
+            holdings.trusted_keys,
+            holdings.cluster_id,
             newest=lambda: self.newest,
             room=lambda: self.room,
-            reporter=lambda: self._tell,
+            reporter=lambda: presence.tell,
         )
 
     @property
     def newest(self) -> Manifest:
         """The generation with the highest serial. Raises DepotError where there is none."""
-        if not self._generations:
-            hint = "`bladeroot publish` makes one, or `bladeroot promote --publish PATH` does both"
-            raise DepotError(f"no whole generation of this cluster in {self._depot.path}", hint)
-        return self._generations[max(self._generations)]
+        return self.presence.holdings.newest
 
     @property
     def room(self) -> RoomState:
         """What blades have reported."""
-        return self._server.room if self._server else RoomState()
+        return self.presence.server.room
 
     @property
     def port(self) -> int:
         """The control service's port."""
-        return self._server.port if self._server else 0
+        return self.presence.server.port
 
-    def take_in_generations(self) -> bool:
-        """Seed and announce whatever whole generation is new in the depot; True if there was one."""
-        found = False
-        held = self._depot.serials()
-        self._let_go_of_pruned(held)
-        for serial in held:
-            if serial in self._generations or serial in self._rejected:
-                continue
-            found = self._take_in(serial) or found
-        if found and self._swarm is not None:
-            self._seed(self._swarm)
-            if self._announcement is not None:
-                self._announce_again(self._announcement)
-        return found
-
-    def refresh_netboot(self) -> None:
-        """Let what answers netboot know of a newer generation, and of what blades told."""
-        if self._netboot is not None:
-            self._netboot.update(self.newest, self.room)
-
-    def _tell(self, event: Event) -> None:
-        self._reporter(event)
-        if self._server is not None:
-            self._server.publish(event)
-
-    def measure_given(self) -> dict[str, Any]:
-        """What left this root over BitTorrent, by artefact of the newest generation, in bytes."""
-        if self._swarm is None:
-            return {}
-        return {
-            str(artefact.kind): {
-                "size_bytes": artefact.size_bytes,
-                "up_bytes": self._swarm.stats(artefact.info_hash).up_bytes,
-            }
-            for artefact in self.newest.artefacts
-        }
-
-    def _take_in(self, serial: int) -> bool:
-        try:
-            manifest = self._depot.load(serial, self._trusted_keys, self._cluster_id)
-            if not self._depot.is_whole(manifest):
-                return False
-            # First: the control service's thread may ask for the newest claim at any time.
-            self._hashes[serial] = self._depot.read_manifest(serial).hash
-        except BladerootError as error:
-            self._reject(serial, error)
-            return False
-        self._generations[serial] = manifest
-        return True
-
-    def _reject(self, serial: int, error: BladerootError) -> None:
-        self._rejected.add(serial)
-        self._reporter(Warned(text=f"generation {serial} is not served: {error}", hint=error.hint))
-
-    def _let_go_of_pruned(self, held: Collection[int]) -> None:
-        """What was pruned is served no longer; but a root always has a newest generation."""
-        pruned = [serial for serial in self._generations if serial not in held]
-        for serial in pruned:
-            if len(self._generations) > 1:
-                self._let_go(serial)
-
-    def _let_go(self, serial: int) -> None:
-        artefacts = self._generations.pop(serial).artefacts
-        used = {a.info_hash for manifest in self._generations.values() for a in manifest.artefacts}
-        if self._swarm is not None:
-            for artefact in artefacts:
-                if artefact.info_hash not in used:
-                    self._swarm.remove(artefact.info_hash)
-
-    def _seed(self, swarm: Swarm) -> None:
-        """Seed what is new. A generation that cannot be seeded is not served, unless it is the only one."""
-        for serial, manifest in sorted(self._generations.items()):
-            seeded = swarm.info_hashes()
-            try:
-                for info_hash in [artefact.info_hash for artefact in manifest.artefacts]:
-                    if info_hash not in seeded:
-                        swarm.seed(self._depot.torrent(info_hash), self._depot.save_path(info_hash))
-            except BladerootError as error:
-                if len(self._generations) == 1:
-                    raise
-                self._reject(serial, error)
-                self._let_go(serial)
-
-    def _announce_again(self, announcement: Announcement) -> None:
-        try:
-            announcement.update(self.claim())
-        except NetworkError as error:
-            self._reporter(Warned(text=str(error), hint=error.hint))
-
-    def _start_claim(self, blade: str, epoch: int, priority: int, port: int) -> Claim:
+    def claim(self, state: ClaimState = ClaimState.ROOT) -> Claim:
+        """Of the newest generation. Raises DepotError where there is none."""
         newest = self.newest
-        self._claim = Claim(
-            cluster_id=self._cluster_id,
-            epoch=epoch,
+        return Claim(
+            cluster_id=newest.cluster_id,
+            epoch=self._epoch,
             serial=newest.serial,
-            manifest_hash=self._hashes[newest.serial][:16],
-            state=ClaimState.ROOT,
-            priority=priority,
-            blade=blade,
+            manifest_hash=self.presence.holdings.manifest_hash(newest.serial)[:16],
+            state=state,
+            priority=self._priority,
+            blade=self._blade,
             host="0.0.0.0",  # noqa: S104 - filled in with the address that a client used
-            port=port,
+            port=self.port,
+            successor=self.successor,
         )
-        return self._claim
-
-    # What the control service asks for (net.control.ControlView)
-
-    def claim(self) -> Claim:
-        """The claim, with the newest serial."""
-        if self._claim is None:
-            raise DepotError("not root yet")
-        before = self._claim
-        return self._start_claim(before.blade, before.epoch, before.priority, before.port)
-
-    def serials(self) -> Sequence[int]:
-        """The generations served."""
-        return sorted(self._generations)
-
-    def signed_manifest_bytes(self, serial: int) -> bytes | None:
-        """A generation's manifest as blades read it."""
-        if serial not in self._generations:
-            return None
-        return wire.encode(self._depot.read_manifest(serial))
-
-    def torrent(self, info_hash: str) -> bytes | None:
-        """An artefact's metadata."""
-        return self._depot.torrent(info_hash) if self._depot.has(info_hash) else None
-
-    def artefact_files(self, info_hash: str) -> Sequence[Path] | None:
-        """An artefact's files in order."""
-        return self._depot.artefact_files(info_hash) if self._depot.has(info_hash) else None
-
-    def swarm_port(self) -> int:
-        """Where this root's swarm listens."""
-        return self._swarm.port if self._swarm else 0
 
     def blade_names(self) -> Collection[str]:
         """Whose reports count."""
         return [entry.blade.name for entry in self.newest.blades]
+
+    def take_in_generations(self) -> bool:
+        """Seed and announce whatever whole generation is new in the depot; True if there was one."""
+        found = self.presence.holdings.take_in()
+        if found:
+            self.announce_again()
+        return found
+
+    def announce_again(self) -> None:
+        """Say once more what this root is and has."""
+        if self.announcement is None:
+            return
+        try:
+            self.announcement.update(self.claim())
+        except NetworkError as error:
+            self.presence.tell(Warned(text=str(error), hint=error.hint))
+
+    def refresh_netboot(self) -> None:
+        """Let what answers netboot know of a newer generation, and of what blades told."""
+        if self.netboot is not None:
+            self.netboot.update(self.newest, self.room)
+
+    def tell_started(self) -> None:
+        """Say that whoever starts now finds this root."""
+        newest = self.newest
+        started = RootStarted(
+            blade=self._blade, cluster=newest.cluster_name, serial=newest.serial, port=self.port
+        )
+        self.presence.tell(started)
+
+    def measure_given(self) -> dict[str, Any]:
+        """What left this root over BitTorrent, by artefact of the newest generation, in bytes."""
+        return {
+            str(artefact.kind): {
+                "size_bytes": artefact.size_bytes,
+                "up_bytes": self.presence.swarm.stats(artefact.info_hash).up_bytes,
+            }
+            for artefact in self.newest.artefacts
+        }
 
 
 @contextmanager
@@ -239,43 +153,49 @@ def take_root_role(
     interface: str | None = None,
     reporter: Reporter = ignore,
 ) -> Iterator[RootRole]:
-    """Be root for the length of the block: seed, serve, announce, answer netboot.
+    """Be root for the length of the block, whoever else is: seed, serve, announce, answer netboot.
 
     `upload_limit` is in bytes per second; `netboot` and `interface` are instead of what the inventory says.
     What blades report comes through `reporter`, and so do the root's own swarms. Raises DepotError without
     a generation, PortTakenError, NetworkError, and what `start_netboot` raises.
     """
-    role = RootRole(depot, trusted_keys, cluster_id, reporter)
-    role.take_in_generations()
-    role.newest  # noqa: B018 - raises before anything is started
+    holdings = Holdings(depot, trusted_keys, cluster_id, reporter)
+    holdings.take_in()
+    holdings.newest  # noqa: B018 - raises before anything is started
     heard = find_claims(cluster_id, timeout_s=_LISTEN_S)
     for other in heard.claims:
         reporter(Warned(text=f"there is another root: {other}", hint="stop one of the two"))
-    epoch = choose_epoch(heard.claims)
     with ExitStack() as stack:
-        server = stack.enter_context(
-            ControlServer(role, cluster_id=cluster_id, port=port, reporter=reporter, boot=role._desk)
+        presence = stack.enter_context(
+            open_presence(holdings, port=port, limits=Limits(as_root=upload_limit), reporter=reporter)
         )
-        claim = role._start_claim(blade, epoch, priority, server.port)
-        role._server = server
-        role._swarm = stack.enter_context(_start_swarm(upload_limit, role._tell))
-        role._seed(role._swarm)
-        newest = role.newest
-        role._netboot = stack.enter_context(
-            start_netboot(
-                depot,
-                newest,
-                mode=newest.network.netboot if netboot is None else netboot,
-                port=server.port,
-                interface=interface,
-                room=lambda: role.room,
-                reporter=role._tell,
-            )
-        )
-        role._announcement = stack.enter_context(announce(claim))
-        names = {"blade": blade, "cluster": newest.cluster_name}
-        role._tell(RootStarted(serial=newest.serial, port=server.port, **names))
+        role = RootRole(presence, blade=blade, epoch=choose_epoch(heard.claims), priority=priority)
+        presence.begin_root(role)
+        role.netboot = stack.enter_context(serve_netboot(role, mode=netboot, interface=interface))
+        role.announcement = stack.enter_context(announce(role.claim()))
+        role.tell_started()
         yield role
+
+
+@contextmanager
+def serve_netboot(
+    role: RootRole, *, mode: Netboot | None = None, interface: str | None = None
+) -> Iterator[NetbootService | None]:
+    """Answer netboot with what that root has, for the length of the block; by default as was published.
+
+    Raises what `start_netboot` raises.
+    """
+    newest = role.newest
+    with start_netboot(
+        role.presence.holdings.depot,
+        newest,
+        mode=newest.network.netboot if mode is None else mode,
+        port=role.port,
+        interface=interface,
+        room=lambda: role.room,
+        reporter=role.presence.tell,
+    ) as service:
+        yield service
 
 
 def serve_until(role: RootRole, stop: threading.Event, *, interval_s: float = 2.0) -> None:
@@ -283,7 +203,3 @@ def serve_until(role: RootRole, stop: threading.Event, *, interval_s: float = 2.
     while not stop.wait(interval_s):
         role.take_in_generations()
         role.refresh_netboot()
-
-
-def _start_swarm(upload_limit: int, reporter: Reporter) -> Swarm:
-    return Swarm(port=DEFAULT_SWARM_PORT, reporter=reporter, as_root=True, upload_limit=upload_limit)

@@ -31,6 +31,7 @@ from bladeroot.events import (
     Warned,
 )
 from bladeroot.net.client import RootClient
+from bladeroot.ops.currentroot import CurrentRoot
 
 _INTERVAL_S = 1.0
 _MOST_PENDING = 500
@@ -43,19 +44,23 @@ class Gives:
 
     has: frozenset[str] = frozenset()
     http_port: int = 0
+    holds: int = 0
+    """Serial of the newest generation that it has whole."""
+    swarm_port: int | None = None
+    """Where it is in swarms; None: as the reporter was made."""
 
 
 class RootReporter:
     """A reporter that reports to a root, in a thread of its own, while its `with` block runs; leaving the
     block sends what is left. Without a block: whenever `send` is called.
 
-    Of progress and swarm statistics only the latest is sent. A root that was started again hears anew what
-    the machine is and how it stands.
+    Of progress and swarm statistics only the latest is sent. A root that was started again, or that another
+    blade has become, hears anew what the machine is and how it stands.
     """
 
     def __init__(
         self,
-        client: RootClient,
+        client: RootClient | CurrentRoot,
         *,
         cluster_id: str,
         blade: str,
@@ -143,7 +148,11 @@ class RootReporter:
             gives = self._gives
             self._pending.clear()
         has = tuple(sorted(gives.has))
-        self._next = attrs.evolve(self._next, wants=wants, has=has, http_port=gives.http_port)
+        self._next = attrs.evolve(
+            self._next, wants=wants, has=has, http_port=gives.http_port, holds=gives.holds
+        )
+        if gives.swarm_port is not None:
+            self._next = attrs.evolve(self._next, swarm_port=gives.swarm_port)
         reports = self._plan(events)
         is_known = True
         try:

@@ -13,10 +13,12 @@ from bladeroot.host.pruning import prune_depot
 class RoomMaker:
     """Drops from a depot what the wanted generation does not need, a little more each time it is called.
 
-    First the rests of fetches that were given up, then older generations, the oldest first.
+    First the rests of fetches that were given up, then older generations, the oldest first; the newest `keep`
+    of them stay.
     """
 
-    def __init__(self, depot: Depot, wanted: Manifest, reporter: Reporter = ignore) -> None:
+    def __init__(self, depot: Depot, wanted: Manifest, reporter: Reporter = ignore, *, keep: int = 0) -> None:
+        self._keep = keep
         self._depot = depot
         self._wanted = wanted
         self._reporter = reporter
@@ -24,7 +26,7 @@ class RoomMaker:
     def __call__(self) -> bool:
         """Make some room; False where there is nothing left to drop. Raises DepotError if locked."""
         with self._depot.lock():
-            for keep in range(len(self._depot.serials()), -1, -1):
+            for keep in range(len(self._depot.serials()), self._keep - 1, -1):
                 try:
                     pruned = prune_depot(self._depot, keep, spare=self._wanted.artefacts)
                 except DepotError:

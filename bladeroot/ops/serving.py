@@ -79,6 +79,11 @@ class Shelf:
         del signed
         raise TrustError(_NOT_ROOT, "give the order to a root")
 
+    def take_role_order(self, signed: SignedOrder) -> None:
+        """Raise TrustError."""
+        del signed
+        raise TrustError("this blade is being installed", "wait until it is up")
+
 
 @contextmanager
 def serve_depot(

@@ -15,12 +15,12 @@ from typing import Protocol
 from bladeroot.core.manifest import Artefact, SignedManifest
 from bladeroot.core.torrentfile import Torrent, hash_file_root, parse_torrent
 from bladeroot.errors import ArtefactError, DepotError, DepotFullError, NetworkError
-from bladeroot.events import Note, Reporter, ignore
 from bladeroot.host import interrupts
 from bladeroot.host.depot import Depot
 from bladeroot.host.files import explain_full_disk
 from bladeroot.net.client import RootClient
 from bladeroot.net.swarm import Address, Swarm
+from bladeroot.ops.currentroot import CurrentRoot
 
 OnFile = Callable[[str, bytes], None]
 _PEER_REFRESH_S = 5.0
@@ -133,20 +133,19 @@ class DepotSource:
 
 
 class SwarmSource:
-    """A root, and whoever else is in its swarms. Losing the root does not end a fetch: the swarm goes on."""
+    """A root, and whoever else is in its swarms: one generation, even if the root gets a newer one.
 
-    def __init__(
-        self, client: RootClient, swarm: Swarm, serial: int, wants: set[str], reporter: Reporter = ignore
-    ) -> None:
+    Losing the root does not end a fetch: the swarm goes on.
+    """
+
+    def __init__(self, client: RootClient | CurrentRoot, swarm: Swarm, serial: int, wants: set[str]) -> None:
         self._client = client
         self._swarm = swarm
         self._serial = serial
-        self._reporter = reporter
         # Info-hashes of the swarms joined: reports say them, so that other blades find this one.
         self._wants = wants
         self._torrents: dict[str, bytes] = {}
         self._peers: dict[Address, None] = {}
-        self._told_of_silence = False
 
     def read_manifest(self) -> SignedManifest:
         """The generation that the root announced. Raises NetworkError."""
@@ -199,13 +198,8 @@ class SwarmSource:
         """
         try:
             found = self._client.peers(info_hash)
-        except NetworkError as error:
-            if not self._told_of_silence:
-                text = f"no peers from the root, going on with those that are known: {error}"
-                self._reporter(Note(text=text))
-            self._told_of_silence = True
+        except NetworkError:
             return
-        self._told_of_silence = False
         known = list({**dict.fromkeys(found), **self._peers})
         self._peers = dict.fromkeys(known[:_MOST_PEERS_KNOWN])
 

@@ -22,7 +22,9 @@ from bladeroot.host.espagent import write_agent
 from bladeroot.host.mounts import mounted
 from bladeroot.net.client import RootClient
 from bladeroot.net.control import ControlServer
-from bladeroot.ops.daemon import Daemon, Installed, OwnMachine, RestartLog
+from bladeroot.ops.duty import Duty
+from bladeroot.ops.installed import Installed, RestartLog
+from bladeroot.ops.machine import OwnMachine
 from tests.blankdisks import cut_disk, make_disk, needs_loop_devices, plan_install
 from tests.unit.ui.cli.test_orders_and_machines import Boot
 from tests.unit.ui.cli.test_status import CLAIM, View
@@ -64,11 +66,12 @@ def test_boots_are_noted_and_an_order_arms_the_agent_once(disk: OpenDisk, tmp_pa
     ):
         assert find_booted_disk(slot).device == disk.device
         machine = MachineWith(slot)
-        daemon = Daemon(
+        daemon = Duty(
             installed=Installed(blade="web02", cluster_id=CLAIM.cluster_id, serial=7),
             cluster=Cluster(name="lab", id=CLAIM.cluster_id),
             trusted_keys=(KEY.public_key,),
             restarts=RestartLog(tmp_path),
+            find=lambda: None,
             machine=machine,
             reporter=ignore,
         )

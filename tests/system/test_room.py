@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import threading
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import pytest
 from bladeroot.core.cluster import MIB
 from bladeroot.core.manifest import ArtefactKind
 from bladeroot.core.roomstate import BladePhase, RoomState
-from bladeroot.events import Event, StepStarted, SwarmStats
+from bladeroot.events import Event, Finished, Progress, StepFinished, StepStarted, SwarmStats
 from bladeroot.host.depot import Depot
 from bladeroot.host.run import Completed, run
 from bladeroot.lab.network import LabNetwork, start_network
@@ -27,6 +28,7 @@ pytestmark = pytest.mark.system
 
 _TIMEOUT_S = 300.0
 _BULK_BYTES = 48 * MIB
+_LINK_BITS = 60_000_000
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +111,79 @@ def test_a_blade_that_has_begun_ends_without_the_root(
         assert blade.wait(_TIMEOUT_S)["serial"] == toy.depot.serials()[-1]
     with look_into(room.disk(second), tmp_path) as slot:
         assert find_differences(toy, slot) == []
+
+
+def test_another_root_takes_over_in_the_midst(toy: ToyCluster, network: LabNetwork, tmp_path: Path) -> None:
+    """It holds what the first held, at another address; blades go on with the pieces that they have."""
+    begun = threading.Event()
+    heard: list[Event] = []
+
+    def hear(event: Event) -> None:
+        heard.append(event)
+        if isinstance(event, Progress) and event.step == ArtefactKind.RUNTIME and event.done > 0:
+            begun.set()
+
+    shutil.copytree(toy.depot.path, tmp_path / "copy")
+    with open_room(network, toy.folder.path, tmp_path, hear, link_bits=_LINK_BITS) as room:
+        root = room.start_root(toy.depot.path)
+        for blade in BLADES:
+            room.start_blade(blade, DISK_SIZE_BYTES, extra=["--linger"])
+        assert begun.wait(_TIMEOUT_S)
+        root.kill()
+        assert not [event for event in heard if isinstance(event, Finished)], "too late to be in the midst"
+        heard.clear()
+        other = room.start_root(tmp_path / "copy", name="other")
+        finished = room.wait_for_blades(other, _TIMEOUT_S)
+        for blade in BLADES:
+            assert room.blades[blade].stop()["serial"] == finished[blade]["serial"]
+        other.stop()
+    assert set(finished) == set(BLADES)
+    assert {event.subject for event in heard if isinstance(event, StepFinished)} == set(BLADES)
+    for blade in BLADES:
+        notes = [str(event["text"]) for event in read_log(tmp_path, blade) if event["event"] == "Note"]
+        assert sum("the root does not answer" in text for text in notes) == 1
+        assert sum("following another root now" in text for text in notes) == 1
+        steps = [event["step"] for event in read_log(tmp_path, blade) if event["event"] == "StepStarted"]
+        assert len(steps) == len(set(steps)), "nothing was begun again"
+        with look_into(room.disk(blade), tmp_path) as slot:
+            assert find_differences(toy, slot) == []
+
+
+def test_all_finish_without_any_root_once_one_copy_is_out(
+    toy: ToyCluster, network: LabNetwork, tmp_path: Path
+) -> None:
+    *quick, slow = BLADES
+    has_all = threading.Event()
+    have_runtime: set[str] = set()
+
+    def hear(event: Event) -> None:
+        if isinstance(event, StepFinished) and event.step == ArtefactKind.RUNTIME:
+            have_runtime.add(event.subject)
+        if isinstance(event, Finished) and event.subject:
+            has_all.set()
+
+    with open_room(network, toy.folder.path, tmp_path, hear, link_bits=_LINK_BITS) as room:
+        root = room.start_root(toy.depot.path)
+        for blade in BLADES:
+            room.start_blade(blade, DISK_SIZE_BYTES, extra=["--linger"])
+        network.shape(slow, _LINK_BITS // 4)
+        assert has_all.wait(_TIMEOUT_S)
+        root.kill()
+        assert slow not in have_runtime, "too late to be in the midst"
+        for blade in BLADES:
+            room.blades[blade].wait_for_finish(_TIMEOUT_S)
+        assert [blade for blade in quick if room.blades[blade].has_ended] == []
+        for blade in BLADES:
+            room.blades[blade].stop()
+    for blade in BLADES:
+        with look_into(room.disk(blade), tmp_path) as slot:
+            assert find_differences(toy, slot) == []
+
+
+def read_log(work: Path, host: str) -> list[dict[str, Any]]:
+    """What the room's process of that name has said."""
+    lines = (work / "logs" / f"{host}.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
 
 
 def test_no_root_is_one_line_that_says_where_was_looked(

@@ -17,10 +17,11 @@ from bladeroot.errors import NetworkError, SnapshotError, ToolError
 from bladeroot.host.kernels import find_boot_files
 from bladeroot.host.mounts import find_mounts, mounted, mounted_chroot
 from bladeroot.host.run import run, start_process
+from bladeroot.ops.owndaemon import SERVICE, runs_daemon
 from bladeroot.ops.snapshots.adopt import adopt_snapshot, check_snapshot
 from bladeroot.ops.snapshots.capture import capture_snapshot, marker_path, read_marker
 from bladeroot.ops.snapshots.debian import build_debian, clone_snapshot
-from bladeroot.ops.snapshots.selfcopy import DIRECTORY, SERVICE, copy_self
+from bladeroot.ops.snapshots.selfcopy import DIRECTORY, copy_self
 from bladeroot.ops.snapshots.source import parse_source
 
 pytestmark = pytest.mark.system
@@ -305,6 +306,18 @@ class TestDebian:
         run(["chroot", snapshot, "python3", "-IS", "-c", program])
         assert {name: (snapshot / name).stat().st_mtime_ns for name in parents} == parents
         assert (snapshot / DIRECTORY / "bladeroot/__pycache__").is_dir()
+
+    def test_its_daemon_is_known_to_run_unless_somebody_keeps_it_from_that(self, snapshot: Path) -> None:
+        copy_self(snapshot)
+        assert not runs_daemon(snapshot), "a snapshot itself is no blade"
+        (snapshot / "etc/bladeroot").mkdir(exist_ok=True)
+        (snapshot / "etc/bladeroot/cluster.toml").touch()
+        assert runs_daemon(snapshot)
+        for there, back in (("mask", "unmask"), ("disable", "enable")):
+            run(["systemctl", "--root", snapshot, there, SERVICE])
+            assert not runs_daemon(snapshot), there
+            run(["systemctl", "--root", snapshot, back, SERVICE])
+            assert runs_daemon(snapshot), back
 
     def test_copies_are_the_same_bytes(self, snapshot: Path) -> None:
         """Also one that is made by a copy: a blade can make snapshots that hold the same bladeroot."""

@@ -13,8 +13,9 @@ import pytest
 
 from bladeroot.core.cluster import MIB
 from bladeroot.errors import ClaimNotHeldError
+from bladeroot.host.localsocket import connected_socket
 from bladeroot.host.run import DEVNULL, PIPE, Completed, Process, run, start_process
-from bladeroot.lab.power import CONSOLE_SOCKET, connected_socket
+from bladeroot.lab.power import CONSOLE_SOCKET
 from bladeroot.lab.vmroom import VmRoom
 from tests.toycluster import ToyCluster
 from tests.vm.harness import BLADES, needs_room

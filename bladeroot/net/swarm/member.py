@@ -115,12 +115,12 @@ class Member:
         elif isinstance(alert, lt.torrent_error_alert):
             self._break(self._explain(alert.error, ""))
 
-    def tick(self, root_address: str | None) -> None:
+    def tick(self, root_addresses: Collection[str]) -> None:
         """Once a second: report the state if it has changed; and warn if a fetch stands still."""
         if self.failure is not None:
             return
         self.catch_up()
-        stats, last = self.measure(root_address), self._last_stats
+        stats, last = self.measure(root_addresses), self._last_stats
         self._last_stats = stats
         now = time.monotonic()
         if last is None or stats.down_bytes != last.down_bytes or stats.have_bytes != last.have_bytes:
@@ -134,7 +134,7 @@ class Member:
         if stats != last:
             self._reporter(stats)
 
-    def measure(self, root_address: str | None) -> SwarmStats:
+    def measure(self, root_addresses: Collection[str]) -> SwarmStats:
         try:
             status, peers = self.handle.status(0), self.handle.get_peer_info()
         except RuntimeError as error:  # removed in the meantime
@@ -151,7 +151,7 @@ class Member:
             down_bytes=status.total_payload_download,
             up_bytes=status.total_payload_upload,
             redundant_bytes=status.total_redundant_bytes,
-            from_root_bytes=given.get(root_address or "", 0),
+            from_root_bytes=sum(given.get(address, 0) for address in root_addresses),
             down_rate=status.download_payload_rate,
             up_rate=status.upload_payload_rate,
         )

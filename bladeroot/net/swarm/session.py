@@ -9,7 +9,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self, cast
+from typing import Any, Self, cast
 
 import libtorrent as lt
 
@@ -23,7 +23,7 @@ from bladeroot.errors import (
 from bladeroot.events import Reporter, SwarmStats, ignore
 from bladeroot.net.swarm.fetching import Address, Fetch, OnPiece, choose_pieces
 from bladeroot.net.swarm.member import Member
-from bladeroot.net.swarm.settings import MAX_PEERS_PER_TORRENT, make_settings
+from bladeroot.net.swarm.settings import MAX_PEERS_PER_TORRENT, make_settings, slot_settings
 
 DEFAULT_SWARM_PORT = 7475
 _TICK_S = 1.0
@@ -55,7 +55,7 @@ class Swarm:
         download_limit: int = 0,
     ) -> None:
         self._reporter = reporter
-        self._root_address = root_address
+        self._root_addresses = frozenset([root_address] if root_address else [])
         self._members: dict[str, Member] = {}
         self._lock = threading.Lock()
         self._stopping = threading.Event()
@@ -163,7 +163,7 @@ class Swarm:
             raise
         finally:
             member.end(fetch)
-        return member.measure(self._root_address)
+        return member.measure(self._root_addresses)
 
     def add_peers(self, info_hash: str, peers: Iterable[Address]) -> None:
         """Tell of members to connect to. Raises DepotError for an artefact that is not in the session."""
@@ -171,7 +171,7 @@ class Swarm:
 
     def stats(self, info_hash: str) -> SwarmStats:
         """The artefact's swarm as seen from here, now. Raises DepotError like `add_peers`."""
-        return self._member(info_hash).measure(self._root_address)
+        return self._member(info_hash).measure(self._root_addresses)
 
     def info_hashes(self) -> tuple[str, ...]:
         """The artefacts that are being fetched or given."""
@@ -184,9 +184,17 @@ class Swarm:
         if member is not None:
             self._session.remove_torrent(member.handle)
 
+    def count_as_root(self, address: str) -> None:
+        """From now on `from_root_bytes` are of this member too: the role has moved there."""
+        self._root_addresses |= {address}
+
     def set_upload_limit(self, bytes_per_s: int) -> None:
         """Give at most so much from now on; 0 for no limit."""
         self._session.apply_settings({"upload_rate_limit": bytes_per_s})
+
+    def set_as_root(self, *, as_root: bool) -> None:
+        """Give as the first seeder does from now on, or as everybody."""
+        self._session.apply_settings(cast("Any", slot_settings(as_root=as_root)))
 
     def _join(
         self,
@@ -252,7 +260,7 @@ class Swarm:
                 next_tick = time.monotonic() + _TICK_S
                 for member in self._find_members():
                     with self._failing_loudly():
-                        member.tick(self._root_address)
+                        member.tick(self._root_addresses)
 
     @contextlib.contextmanager
     def _failing_loudly(self) -> Iterator[None]:

@@ -37,14 +37,21 @@ def make_settings(
     }
 
 
+def slot_settings(*, as_root: bool) -> dict[str, Any]:
+    """How many are given to at a time, and how soon the next: what differs between a root and others."""
+    return {name: (_AS_ROOT if as_root else _FAIR_SWARM)[name] for name in _AS_ROOT}
+
+
 _ONLY_THE_ROOM: dict[str, Any] = {
     # Nothing outside the room is asked for anything.
     "enable_dht": False,
     "enable_upnp": False,
     "enable_natpmp": False,
-    # Peers find each other by multicast, also when no root is there.
+    # Peers find each other by multicast, also when no root is there. Who joins a swarm says so at once, and
+    # whoever hears it connects; the interval is for what was lost, a cable that was out. It is of each swarm,
+    # and each time says it three times: 500 blades in 5 swarms are 375 packets a second of 150 bytes.
     "enable_lsd": True,
-    "local_service_announce_interval": 60,
+    "local_service_announce_interval": 20,
     # An interface without a link is not listened on: a root may be up before its switch is.
     "enable_ip_notifier": True,
     "listen_system_port_fallback": False,

@@ -23,10 +23,10 @@ from bladeroot.core.systemdunits import CONFIG_DIRECTORY
 from bladeroot.errors import SnapshotError
 from bladeroot.host.kernels import resolve_inside
 from bladeroot.host.run import is_installed, require_root, run
+from bladeroot.ops.owndaemon import LAUNCHER, SERVICE, WANTED_BY
 from bladeroot.ops.snapshots.tree import find_program, read_elf, require_tree
 
 DIRECTORY = "usr/lib/bladeroot"
-LAUNCHER = "usr/bin/bladeroot"
 LAUNCHER_TEXT = """\
 #!/usr/bin/python3 -IS
 import sys
@@ -36,8 +36,7 @@ from bladeroot.ui.cli import main
 
 sys.exit(main())
 """
-SERVICE = "bladeroot.service"
-SERVICE_TEXT = """\
+SERVICE_TEXT = f"""\
 [Unit]
 Description=bladeroot: tell the root that this blade is up, and carry out orders
 # Not after network-online.target: that the system runs is noted at once, and a blade without a network is
@@ -48,12 +47,12 @@ ConditionPathExists=/etc/bladeroot/installed.json
 
 [Service]
 Type=exec
-ExecStart=/usr/bin/bladeroot daemon
+ExecStart=/{LAUNCHER} daemon
 Restart=always
 RestartSec=15
 
 [Install]
-WantedBy=multi-user.target
+WantedBy={WANTED_BY}
 """
 _UNIT_DIRECTORIES = ("usr/lib/systemd/system", "lib/systemd/system")
 FILE_TIME_S = 315532800
@@ -332,7 +331,7 @@ def _enable(snapshot: Path, unit: str) -> None:
     parent = resolve_inside(snapshot, CONFIG_DIRECTORY)
     if not parent.is_dir():
         return
-    wants = parent / "multi-user.target.wants"
+    wants = parent / f"{WANTED_BY}.wants"
     if not wants.is_dir():
         with _keeping_times(parent):
             wants.mkdir()

@@ -26,6 +26,8 @@ VERBS = (
     "publish",
     "generations",
     "promote",
+    "demote",
+    "roots",
     "install",
     "reimage",
     "orders",

@@ -41,6 +41,10 @@ SWARM = SwarmStats(artefact="x", peers=1, sources=1, have_bytes=1, total_bytes=2
             Finished(facts={"blade": "web01", "disk": "/dev/vda", "serial": 3}),
             ["web01 is installed on /dev/vda: generation 3"],
         ),
+        (
+            Finished(facts={"blade": "web01", "disk": "/dev/vda", "serial": 3, "complete": False}),
+            ["web01 is installed on /dev/vda: generation 3; it fetches its extras when it is up"],
+        ),
         (SWARM, []),
     ],
 )

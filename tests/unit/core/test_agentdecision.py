@@ -127,6 +127,16 @@ def test_what_a_committed_slot_lacks_is_fetched_without_writing_over_it() -> Non
     assert isinstance(told(attrs.evolve(disk, serial=6), why=Why.ORDER), BootLocally)
 
 
+@pytest.mark.parametrize("why", [Why.ORDER, Why.DISK, Why.NO_BOOT, Why.UNKNOWN])
+def test_what_its_daemon_fetches_is_left_to_it(why: Why) -> None:
+    disk = attrs.evolve(COMMITTED, serial=NEWEST, is_complete=False, completes_itself=True)
+    decision = told(disk, why=why)
+    assert isinstance(decision, BootLocally)
+    assert decision.counts is (why in (Why.NO_BOOT, Why.UNKNOWN))
+    assert _install(told(disk, order(101), why=why)).anew
+    assert _install(told(attrs.evolve(disk, visits=FRUITLESS_VISITS), why=Why.NO_BOOT)).anew
+
+
 def test_a_new_order_releases_what_the_cap_holds() -> None:
     disk = with_tries(OURS, 0, MAX_TRIES)
     assert isinstance(told(disk), Hold)
@@ -160,6 +170,7 @@ DISKS = st.builds(
     blade=st.sampled_from(["", "web01", "web02"]),
     serial=st.integers(0, 9),
     is_complete=st.booleans(),
+    completes_itself=st.booleans(),
     order=st.integers(0, 6),
     visits=st.integers(0, 5),
     tries_order=st.integers(0, 6),

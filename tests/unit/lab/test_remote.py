@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bladeroot.errors import InventoryError, UsageError
-from bladeroot.lab.power import connected_socket
+from bladeroot.host.localsocket import connected_socket
 from bladeroot.lab.remote import CONTROL_SOCKET, Answer, ask, listening
 
 

@@ -27,6 +27,7 @@ class FakeBoot:
         for path, data in zip(self.parts, (b"first,", b"second"), strict=True):
             path.write_bytes(data)
         self.book: list[SignedOrder] = []
+        self.role_orders: list[SignedOrder] = []
         self.asked: list[tuple[BootQuery, str]] = []
 
     def boot_file(self, info_hash: str, name: str) -> Sequence[Path] | None:
@@ -38,6 +39,9 @@ class FakeBoot:
 
     def orders(self) -> tuple[SignedOrder, ...]:
         return tuple(self.book)
+
+    def take_role_order(self, signed: SignedOrder) -> None:
+        self.role_orders.append(signed)
 
     def take_order(self, signed: SignedOrder) -> None:
         if signed != SIGNED:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 
 from bladeroot.core.agentdecision import DiskState
 from bladeroot.core.bootfacts import BootFacts
 from bladeroot.core.disklayout import LABELS, ExistingPartition, ExistingTable, Use
 from bladeroot.ops.diskfacts import describe_contents, is_ours, judge_ours
+from bladeroot.ops.resume import SlotFacts
 
 CLUSTER, OTHER = "a" * 32, "b" * 32
 
@@ -62,19 +64,29 @@ def test_ours_are_known_by_their_names() -> None:
     ],
 )
 def test_a_disk_that_bladeroot_cut(table: ExistingTable, boot: BootFacts, state: DiskState) -> None:
-    assert judge_ours("/dev/vda", table, boot, {}, CLUSTER).state is state
+    assert judge_ours("/dev/vda", table, boot, SlotFacts(), CLUSTER).state is state
 
 
 def test_what_was_done_to_the_disk_comes_along() -> None:
     boot = BootFacts(
         slot=Use.SLOT_A, serial=4, cluster_id=CLUSTER, order=9, visits=1, tries_order=10, tries=2
     )
-    facts = judge_ours("/dev/vda", OURS, boot, {"blade": "web01", "extras": False}, CLUSTER)
-    assert (facts.blade, facts.serial, facts.is_complete) == ("web01", 4, False)
+    slot = SlotFacts(told={"blade": "web01", "extras": False})
+    facts = judge_ours("/dev/vda", OURS, boot, slot, CLUSTER)
+    assert (facts.blade, facts.serial, facts.is_complete, facts.completes_itself) == (
+        "web01",
+        4,
+        False,
+        False,
+    )
+    slot = attrs.evolve(slot, has_daemon=True)
+    assert judge_ours("/dev/vda", OURS, boot, slot, CLUSTER).completes_itself
     assert (facts.order, facts.visits, facts.tries_order, facts.tries) == (9, 1, 10, 2)
 
 
 def test_another_clusters_numbers_do_not_count() -> None:
-    facts = judge_ours("/dev/vda", OURS, BootFacts(cluster_id=OTHER, serial=3, order=9, tries=5), {}, CLUSTER)
+    facts = judge_ours(
+        "/dev/vda", OURS, BootFacts(cluster_id=OTHER, serial=3, order=9, tries=5), SlotFacts(), CLUSTER
+    )
     assert (facts.order, facts.tries) == (0, 0)
     assert "generation 3 of another cluster" in facts.holds

@@ -10,7 +10,7 @@ import termios
 import tty
 from pathlib import Path
 
-from bladeroot.lab.power import connected_socket
+from bladeroot.host.localsocket import connected_socket
 
 LEAVE = b"\x1d"
 """Ctrl-], as telnet and `virsh console` have it."""

@@ -38,6 +38,7 @@ HARDWARE = Hardware(
 class Boot:
     def __init__(self) -> None:
         self.book: list[SignedOrder] = []
+        self.role_orders: list[SignedOrder] = []
 
     def boot_file(self, info_hash: str, name: str) -> Sequence[Path] | None:
         del info_hash, name
@@ -48,6 +49,9 @@ class Boot:
 
     def orders(self) -> tuple[SignedOrder, ...]:
         return tuple(self.book)
+
+    def take_role_order(self, signed: SignedOrder) -> None:
+        self.role_orders.append(signed)
 
     def take_order(self, signed: SignedOrder) -> None:
         self.book.append(signed)

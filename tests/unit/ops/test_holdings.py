@@ -1,4 +1,4 @@
-"""What a root serves, while generations come and go in its depot."""
+"""What a machine gives, while generations come and go in its depot."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from bladeroot.errors import DepotError
 from bladeroot.events import Event, Warned
 from bladeroot.host.depot import Depot
 from bladeroot.net.swarm import Swarm
-from bladeroot.ops.promote import RootRole
+from bladeroot.ops.holdings import Holdings
 
 KEY = SecretKey(bytes(32))
 CLUSTER_ID = "ab" * 16
@@ -39,14 +39,13 @@ def heard() -> list[Event]:
 
 
 @pytest.fixture
-def role(depot: Depot, heard: list[Event]) -> Iterator[RootRole]:
+def holdings(depot: Depot, heard: list[Event]) -> Iterator[Holdings]:
     add_generation(depot, 1)
-    role = RootRole(depot, [KEY.public_key], CLUSTER_ID, heard.append)
-    role.take_in_generations()
+    holdings = Holdings(depot, [KEY.public_key], CLUSTER_ID, heard.append)
+    holdings.take_in()
     with Swarm(port=0, addresses=("127.0.0.1",)) as swarm:
-        role._swarm = swarm
-        role._seed(swarm)
-        yield role
+        holdings.seed(swarm)
+        yield holdings
 
 
 def make_artefact(depot: Depot, content: str) -> Artefact:
@@ -71,35 +70,35 @@ def add_generation(depot: Depot, serial: int, key: SecretKey = KEY) -> None:
     depot.add_generation(signed, manifest)
 
 
-def find_seeded(role: RootRole) -> set[str]:
-    assert role._swarm is not None
-    return set(role._swarm.info_hashes())
+def find_seeded(holdings: Holdings) -> set[str]:
+    assert holdings._swarm is not None
+    return set(holdings._swarm.info_hashes())
 
 
 def test_what_is_published_is_served_and_what_is_pruned_is_not(
-    role: RootRole, depot: Depot, heard: list[Event]
+    holdings: Holdings, depot: Depot, heard: list[Event]
 ) -> None:
-    old = role.newest.artefacts[0]
+    old = holdings.newest.artefacts[0]
     add_generation(depot, 2)
-    assert role.take_in_generations()
-    assert len(find_seeded(role)) == 2
+    assert holdings.take_in()
+    assert len(find_seeded(holdings)) == 2
     shutil.rmtree(depot.path / "generations" / "1")
     shutil.rmtree(depot.save_path(old.info_hash))
     add_generation(depot, 3)
-    assert role.take_in_generations()
-    assert list(role.serials()) == [2, 3]
-    assert old.info_hash not in find_seeded(role)
+    assert holdings.take_in()
+    assert list(holdings.serials()) == [2, 3]
+    assert old.info_hash not in find_seeded(holdings)
     assert heard == []
 
 
-def test_the_last_generation_is_served_to_the_end(role: RootRole, depot: Depot) -> None:
+def test_the_last_generation_is_served_to_the_end(holdings: Holdings, depot: Depot) -> None:
     shutil.rmtree(depot.path / "generations" / "1")
-    assert not role.take_in_generations()
-    assert role.newest.serial == 1
+    assert not holdings.take_in()
+    assert holdings.newest.serial == 1
 
 
 def test_a_generation_that_makes_no_sense_is_one_warning(
-    role: RootRole, depot: Depot, heard: list[Event]
+    holdings: Holdings, depot: Depot, heard: list[Event]
 ) -> None:
     add_generation(depot, 2, SecretKey(bytes([7]) * 32))
     add_generation(depot, 3)
@@ -108,27 +107,27 @@ def test_a_generation_that_makes_no_sense_is_one_warning(
     rubbish = SignedManifest(body=body, signatures=(signature,))
     (depot.path / "generations" / "3" / "manifest").write_bytes(wire.encode(rubbish))
     for _ in range(3):
-        assert not role.take_in_generations()
+        assert not holdings.take_in()
     assert len(heard) == 2
     assert all(isinstance(event, Warned) and "is not served" in event.text for event in heard)
 
 
-def test_a_generation_whose_files_are_gone_does_not_end_the_role(
-    role: RootRole, depot: Depot, heard: list[Event]
+def test_a_generation_whose_files_are_gone_does_not_end_the_giving(
+    holdings: Holdings, depot: Depot, heard: list[Event]
 ) -> None:
     add_generation(depot, 2)
     lost = depot.load(2, [KEY.public_key], CLUSTER_ID).artefacts[0].info_hash
     (depot.save_path(lost) / "runtime" / "00000").unlink()
-    role.take_in_generations()
-    assert list(role.serials()) == [1]
-    assert role.signed_manifest_bytes(2) is None
+    holdings.take_in()
+    assert list(holdings.serials()) == [1]
+    assert holdings.signed_manifest_bytes(2) is None
     (warning,) = heard
     assert isinstance(warning, Warned)
     assert "generation 2 is not served" in warning.text
 
 
 def test_without_a_generation_there_is_no_root(depot: Depot, heard: list[Event]) -> None:
-    role = RootRole(depot, [KEY.public_key], CLUSTER_ID, heard.append)
-    assert not role.take_in_generations()
+    holdings = Holdings(depot, [KEY.public_key], CLUSTER_ID, heard.append)
+    assert not holdings.take_in()
     with pytest.raises(DepotError, match="no whole generation"):
-        role.newest  # noqa: B018
+        holdings.newest  # noqa: B018

@@ -1,4 +1,4 @@
-"""The daemon against a real control service; its machine is a fake one."""
+"""A blade's duty to its root, against a real control service; its machine is a fake one."""
 
 from __future__ import annotations
 
@@ -19,8 +19,12 @@ from bladeroot.core.roomstate import BladePhase, BladeState
 from bladeroot.core.signing import SecretKey
 from bladeroot.errors import BladerootError, ConfigError, DiskError
 from bladeroot.events import Event, Note, Warned
+from bladeroot.host.orderbook import OrderBook
+from bladeroot.net.client import RootClient
 from bladeroot.net.control import ControlServer
-from bladeroot.ops.daemon import MAX_RESTARTS, Daemon, Installed, RestartLog, open_daemon, read_installed
+from bladeroot.ops.daemon import open_daemon
+from bladeroot.ops.duty import MAX_RESTARTS, Duty
+from bladeroot.ops.installed import Installed, RestartLog, read_installed
 from tests.unit.ui.cli.test_orders_and_machines import Boot
 from tests.unit.ui.cli.test_status import CLAIM, View
 
@@ -61,11 +65,12 @@ class FakeMachine:
 
 @attrs.define(kw_only=True)
 class Blade:
-    """A daemon, and what it said."""
+    """Its duty, and what it said."""
 
-    daemon: Daemon
+    duty: Duty
     machine: FakeMachine
     said: list[Event]
+    silences: list[RootClient]
 
     @property
     def texts(self) -> list[str]:
@@ -101,28 +106,32 @@ def make_blade(depot: Path, port: int) -> Blade:
     stop = threading.Event()
     machine = FakeMachine(on_restart=stop.set)
     said: list[Event] = []
-    daemon = Daemon(
+    client = RootClient("127.0.0.1", port)
+    silences: list[RootClient] = []
+    duty = Duty(
         installed=INSTALLED,
         cluster=CLUSTER,
         trusted_keys=(KEY.public_key,),
         restarts=RestartLog(depot),
-        root=f"127.0.0.1:{port}",
+        find=lambda: client,
+        on_silence=silences.append,
+        book=OrderBook(depot),
         machine=machine,
         reporter=said.append,
         stop=stop,
         chance=lambda _least, _most: 0.01,
     )
-    return Blade(daemon=daemon, machine=machine, said=said)
+    return Blade(duty=duty, machine=machine, said=said, silences=silences)
 
 
 @contextmanager
 def running(blade: Blade) -> Iterator[threading.Thread]:
-    thread = threading.Thread(target=blade.daemon.run)
+    thread = threading.Thread(target=blade.duty.run)
     thread.start()
     try:
         yield thread
     finally:
-        blade.daemon.stop.set()
+        blade.duty.stop.set()
         thread.join(DEADLINE_S)
         assert not thread.is_alive()
 
@@ -190,6 +199,17 @@ def test_what_is_no_order_for_it_moves_nothing(
     with running(blade):
         wait_until(lambda: state(root).sequence > 3)
     assert blade.machine.did == ["booted"]
+
+
+def test_orders_are_kept_for_when_this_blade_is_root(root: ControlServer, boot: Boot, depot: Path) -> None:
+    order(boot, 3, "web02")
+    order(boot, 9, "web01")
+    order(boot, 11, "web01", key=SecretKey.generate())
+    blade = make_blade(depot, root.port)
+    with running(blade):
+        wait_until(lambda: state(root).sequence > 3)
+    assert OrderBook(depot).numbers() == [3, 9]
+    assert [signed.body for signed in OrderBook(depot).read()] == [one.body for one in boot.orders()[:2]]
 
 
 def test_an_order_of_a_stranger_is_told_once_and_not_done(
@@ -267,7 +287,7 @@ def test_no_root_is_said_once_and_one_that_comes_is_found(boot: Boot, depot: Pat
         port = server.port
     blade = make_blade(depot, port)
     with running(blade):
-        wait_until(lambda: blade.daemon._in_vain > 5)
+        wait_until(lambda: len(blade.silences) > 5)
         with serving(boot, port) as server:
             wait_until(lambda: state(server).phase is BladePhase.UP)
         with serving(boot, port) as server:
@@ -280,7 +300,7 @@ def test_a_root_that_knows_of_no_orders_is_not_asked_in_a_rush(depot: Path) -> N
     with serving(None) as server:
         blade = make_blade(depot, server.port)
         with running(blade):
-            wait_until(lambda: blade.daemon._in_vain > 5)
+            wait_until(lambda: len(blade.silences) > 5)
         assert sum(text.startswith("no root:") for text in blade.texts) == 1
 
 
@@ -299,5 +319,6 @@ def test_what_was_installed_is_read(tmp_path: Path) -> None:
 def test_a_folder_of_another_cluster_is_refused(tmp_path: Path) -> None:
     facts = {"blade": "web02", "cluster_id": "cd" * 16, "serial": 7}
     (tmp_path / "installed.json").write_text(json.dumps(facts))
-    with pytest.raises(BladerootError, match="installed for cdcd"):
-        open_daemon(tmp_path, CLUSTER, (), tmp_path, reporter=print)
+    opening = open_daemon(tmp_path, CLUSTER, (), tmp_path, reporter=print)
+    with pytest.raises(BladerootError, match="installed for cdcd"), opening:
+        pytest.fail("it began")

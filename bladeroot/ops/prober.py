@@ -1,0 +1,186 @@
+"""Asking roots whether they are there: an announcement outlives who made it, an answer does not.
+
+A root is believed to be one when it serves a manifest that is signed for this cluster: only to such a one
+does another root give way.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable
+
+import attrs
+
+from bladeroot.core.claims import Claim, ClaimState
+from bladeroot.core.manifest import accept_manifest
+from bladeroot.core.signing import PublicKey
+from bladeroot.core.takeover import Answers
+from bladeroot.errors import BladerootError, NetworkError
+from bladeroot.net.client import RootClient
+from bladeroot.ops.findroot import parse_address
+
+_TIMEOUT_S = 2.0
+_AGAIN_S = 1.0
+_FAILURES = 3
+"""So often in a row a root does not answer before it counts as gone."""
+_GONE_S = (4.0, 8.0)
+"""Between questions to one that is gone: it may have been its link."""
+KEEN_S = (1.5, 2.5)
+"""Between the questions of those who would be the next root."""
+LEISURELY_S = (15.0, 30.0)
+_STATIC_S = (8.0, 15.0)
+
+
+@attrs.define
+class _Target:
+    """One address that is asked."""
+
+    where: str
+    is_static: bool = False
+    heard: tuple[int, str] | None = None
+    """Epoch and blade of what it announces."""
+    answers: Answers = Answers.UNKNOWN
+    claim: Claim | None = None
+    """What it said last."""
+    failures: int = 0
+    due_s: float = 0.0
+    proven: str = ""
+    """Hash of the manifest that it proved itself by."""
+
+
+class Prober:
+    """Asks in a thread of its own, from `start` to `stop`. `on_news` is called when an answer changes."""
+
+    def __init__(
+        self,
+        trusted_keys: Collection[PublicKey],
+        cluster_id: str,
+        *,
+        roots: Iterable[str] = (),
+        default_port: int,
+        on_news: Callable[[], None],
+        pauses_s: tuple[float, float] = LEISURELY_S,
+        chance: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self._trusted_keys = trusted_keys
+        self._cluster_id = cluster_id
+        self._on_news = on_news
+        self._pauses_s = pauses_s
+        self._chance = chance
+        addresses = (parse_address(root, default_port) for root in roots)
+        self._static = tuple(
+            f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in addresses
+        )
+        self._targets = {where: _Target(where, is_static=True) for where in self._static}
+        self._lock = threading.Condition()
+        self._stop = False
+        self._thread = threading.Thread(target=self._run, name="prober", daemon=True)
+
+    def start(self) -> None:
+        """Begin to ask."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask no more; a question under way is not waited for."""
+        with self._lock:
+            self._stop = True
+            self._lock.notify_all()
+
+    def watch(self, claims: Iterable[Claim], *, is_keen: bool) -> None:
+        """Ask those who announce these, and the static ones. `is_keen`: often."""
+        heard = {claim.where: claim for claim in claims if claim.state is ClaimState.ROOT}
+        with self._lock:
+            self._pauses_s = KEEN_S if is_keen else LEISURELY_S
+            for where in [one for one, it in self._targets.items() if not it.is_static and one not in heard]:
+                del self._targets[where]
+            for where, claim in heard.items():
+                target = self._targets.setdefault(where, _Target(where))
+                if target.heard not in (None, (claim.epoch, claim.blade)):
+                    # Another one, or started anew: what it answered before is of the past.
+                    target.failures, target.due_s = 0, 0.0
+                    target.answers, target.claim = Answers.UNKNOWN, None
+                target.heard = (claim.epoch, claim.blade)
+            self._lock.notify_all()
+
+    def ask_now(self, where: str) -> None:
+        """Somebody had no answer from there."""
+        with self._lock:
+            if where in self._targets and self._targets[where].failures == 0:
+                self._targets[where].due_s = 0.0
+                self._lock.notify_all()
+
+    def answers(self, where: str) -> Answers:
+        """What is known of who is there."""
+        with self._lock:
+            target = self._targets.get(where)
+            return target.answers if target else Answers.UNKNOWN
+
+    def told(self, where: str) -> Claim | None:
+        """What it said of itself when it was asked last, if it answered then."""
+        with self._lock:
+            target = self._targets.get(where)
+            return target.claim if target and target.answers is Answers.PROVEN else None
+
+    def static_claims(self) -> list[Claim]:
+        """Of the roots that were named, those that answer."""
+        with self._lock:
+            found = [self._targets[where] for where in self._static]
+            return [one.claim for one in found if one.claim is not None and one.answers is Answers.PROVEN]
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                if self._stop:
+                    return
+                target = min(self._targets.values(), key=lambda one: one.due_s, default=None)
+                wait_s = target.due_s - time.monotonic() if target else None
+                if target is None or (wait_s is not None and wait_s > 0):
+                    self._lock.wait(wait_s)
+                    continue
+                target.due_s = float("inf")  # being asked
+                where, proven = target.where, target.proven
+            try:
+                claim, proven = self._ask(where, proven)
+            except BladerootError:
+                claim = None
+            if self._note(where, claim, proven):
+                self._on_news()
+
+    def _ask(self, where: str, proven: str) -> tuple[Claim, str]:
+        client = RootClient(*parse_address(where, 0), timeout_s=_TIMEOUT_S)
+        claim = client.claim()
+        if claim.cluster_id != self._cluster_id or claim.state is not ClaimState.ROOT:
+            raise NetworkError(f"{where} is no root of this cluster")
+        if proven != claim.manifest_hash:
+            patient = attrs.evolve(client, timeout_s=_TIMEOUT_S * 5)
+            signed = patient.manifest(claim.serial)
+            manifest = accept_manifest(signed, self._trusted_keys, self._cluster_id)
+            if manifest.serial != claim.serial or signed.hash[:16] != claim.manifest_hash:
+                raise NetworkError(f"{where} does not have what it announces")
+        return claim, claim.manifest_hash
+
+    def _note(self, where: str, claim: Claim | None, proven: str) -> bool:
+        """Keep the answer; True if it is news."""
+        with self._lock:
+            target = self._targets.get(where)
+            if target is None:
+                return False
+            before = target.answers, target.claim
+            now = time.monotonic()
+            if claim is not None:
+                target.answers, target.claim, target.proven, target.failures = (
+                    Answers.PROVEN,
+                    claim,
+                    proven,
+                    0,
+                )
+                target.due_s = now + self._chance(*(_STATIC_S if target.is_static else self._pauses_s))
+            else:
+                target.failures += 1
+                gone = target.failures >= _FAILURES
+                if gone:
+                    target.answers = Answers.SILENT
+                target.due_s = now + (self._chance(*_GONE_S) if gone else _AGAIN_S)
+            return before != (target.answers, target.claim)
