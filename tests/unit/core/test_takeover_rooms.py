@@ -227,6 +227,20 @@ def test_a_dead_root_is_replaced_soon(size: int, dead: int, within_s: float) -> 
         assert len(room.roots()) == 1, seed
 
 
+@AIRS
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_candidate_that_dies_is_not_waited_for(air: Air, seed: int) -> None:
+    room = make_room(Random(seed), 4, air=air, within_s=0.2)
+    while not any(blade.role is Role.CANDIDATE and blade.is_public for blade in room.up()):
+        room.run(room.now_s + 0.1)
+        assert room.now_s < 30
+    for blade in room.up():
+        if blade.role is Role.CANDIDATE:
+            room.stop(blade)
+    room.run(room.now_s + 20)
+    assert len(room.roots()) == 1
+
+
 def spoken(packets: Counter[str]) -> int:
     return sum(count for kind, count in packets.items() if kind != "query")
 
