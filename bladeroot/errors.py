@@ -105,6 +105,12 @@ class NoRootFoundError(NetworkError):
     exit_code = 31
 
 
+class RefusedError(NetworkError):
+    """A machine on the network answered that it does not: it is not root, or has no such thing."""
+
+    exit_code = 33
+
+
 class PortTakenError(NetworkError):
     """Another program has the port."""
 

@@ -27,7 +27,7 @@ from bladeroot.core.manifest import (
 from bladeroot.core.orders import MAX_ORDERS, ORDERS_LIMIT_BYTES, OrderList, SignedOrder
 from bladeroot.core.reports import NEW_SESSION, SESSION_HEADER, GenerationList, PeerList, Report, parse_event
 from bladeroot.core.torrentfile import MAX_TORRENT_BYTES
-from bladeroot.errors import NetworkError
+from bladeroot.errors import NetworkError, RefusedError
 from bladeroot.events import Event
 
 Address = tuple[str, int]
@@ -187,7 +187,8 @@ class RootClient:
             raise self._explain(what, _say(error)) from error
         if not 200 <= response.status < 300:
             said = bytes(data[:200]).decode(errors="replace").strip()
-            raise self._explain(what, f"answered {response.status} {said}".strip())
+            refused = self._explain(what, f"answered {response.status} {said}".strip())
+            raise RefusedError(str(refused), refused.hint)
         return response.headers, bytes(data)
 
     def _explain(self, what: str, why: str) -> NetworkError:

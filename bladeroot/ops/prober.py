@@ -17,7 +17,7 @@ from bladeroot.core.claims import Claim, ClaimState
 from bladeroot.core.manifest import accept_manifest
 from bladeroot.core.signing import PublicKey
 from bladeroot.core.takeover import Answers
-from bladeroot.errors import BladerootError, NetworkError
+from bladeroot.errors import BladerootError, NetworkError, RefusedError
 from bladeroot.net.client import RootClient
 from bladeroot.ops.findroot import parse_address
 
@@ -76,6 +76,7 @@ class Prober:
         self._targets = {where: _Target(where, is_static=True) for where in self._static}
         self._lock = threading.Condition()
         self._stop = False
+        self._is_urgent = False
         self._thread = threading.Thread(target=self._run, name="prober", daemon=True)
 
     def start(self) -> None:
@@ -88,11 +89,14 @@ class Prober:
             self._stop = True
             self._lock.notify_all()
 
-    def watch(self, claims: Iterable[Claim], *, is_keen: bool) -> None:
-        """Ask those who announce these, and the static ones. `is_keen`: often."""
+    def watch(self, claims: Iterable[Claim], *, is_keen: bool, is_urgent: bool) -> None:
+        """Ask those who announce these, and the static ones. `is_keen`: often. `is_urgent`: those that are
+        silent too, since a wrong answer moves the role.
+        """
         heard = {claim.where: claim for claim in claims if claim.state is ClaimState.ROOT}
         with self._lock:
             self._pauses_s = KEEN_S if is_keen else LEISURELY_S
+            self._is_urgent = is_urgent
             for where in [one for one, it in self._targets.items() if not it.is_static and one not in heard]:
                 del self._targets[where]
             for where, claim in heard.items():
@@ -141,11 +145,14 @@ class Prober:
                     continue
                 target.due_s = float("inf")  # being asked
                 where, proven = target.where, target.proven
+            claim, is_refused = None, False
             try:
                 claim, proven = self._ask(where, proven)
+            except RefusedError:
+                is_refused = True
             except BladerootError:
-                claim = None
-            if self._note(where, claim, proven):
+                pass
+            if self._note(where, claim, proven, is_refused=is_refused):
                 self._on_news()
 
     def _ask(self, where: str, proven: str) -> tuple[Claim, str]:
@@ -161,8 +168,8 @@ class Prober:
                 raise NetworkError(f"{where} does not have what it announces")
         return claim, claim.manifest_hash
 
-    def _note(self, where: str, claim: Claim | None, proven: str) -> bool:
-        """Keep the answer; True if it is news."""
+    def _note(self, where: str, claim: Claim | None, proven: str, *, is_refused: bool) -> bool:
+        """Keep the answer; True if it is news. Who says himself that he is no root is gone at once."""
         with self._lock:
             target = self._targets.get(where)
             if target is None:
@@ -178,9 +185,9 @@ class Prober:
                 )
                 target.due_s = now + self._chance(*(_STATIC_S if target.is_static else self._pauses_s))
             else:
-                target.failures += 1
+                target.failures += _FAILURES if is_refused else 1
                 gone = target.failures >= _FAILURES
                 if gone:
                     target.answers = Answers.SILENT
-                target.due_s = now + (self._chance(*_GONE_S) if gone else _AGAIN_S)
+                target.due_s = now + (self._chance(*_GONE_S) if gone and not self._is_urgent else _AGAIN_S)
             return before != (target.answers, target.claim)

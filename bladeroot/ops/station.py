@@ -40,6 +40,10 @@ _DEPUTIES = 3
 _LOOK_S = 2.0
 """At least so often the depot is looked into, and everything is thought over."""
 _DEFEND_S = 2.0
+_BEACON_S = 30.0
+"""So often a root makes itself heard though nothing has changed: two that never heard each other, in parts of a
+network that were apart, would stay two.
+"""
 
 
 @frozen(kw_only=True)
@@ -220,7 +224,8 @@ class Station:
         before, self.state = self.state, step_role(self.state, view)
         self._followed = find_followed(self.state, view)
         self._become(before)
-        if is_challenged(self.state, view) and self._root and now_s >= self._defended_s + _DEFEND_S:
+        pause_s = _DEFEND_S if is_challenged(self.state, view) else _BEACON_S
+        if self._root is not None and now_s >= self._defended_s + pause_s:
             self._defended_s = now_s
             self._root.announce_again()
         with self._changed:
@@ -241,7 +246,8 @@ class Station:
         heard = self._ear.heard()
         claims = {claim.where: claim for claim in heard.claims if claim.blade != self.state.blade}
         keen = self.state.role is Role.ROOT or (self.state.is_automatic and self.state.rank < _DEPUTIES)
-        self._prober.watch(claims.values(), is_keen=keen)
+        # Who waits to be root, or stands for it, must know at once if there is one after all.
+        self._prober.watch(claims.values(), is_keen=keen, is_urgent=self.state.until_s is not None)
         for claim in self._prober.static_claims():
             if claim.blade != self.state.blade:
                 claims.setdefault(claim.where, claim)

@@ -38,7 +38,7 @@ sys.exit(main())
 """
 SERVICE_TEXT = f"""\
 [Unit]
-Description=bladeroot: tell the root that this blade is up, and carry out orders
+Description=bladeroot: give what this blade holds, follow the root, or be it
 # Not after network-online.target: that the system runs is noted at once, and a blade without a network is
 # not held up; it looks for a root for as long as it takes.
 After=network.target
@@ -50,6 +50,8 @@ Type=exec
 ExecStart=/{LAUNCHER} daemon
 Restart=always
 RestartSec=15
+# glibc gives each of several threads a heap of its own, and keeps what is freed: mallopt(3).
+Environment=MALLOC_ARENA_MAX=1 MALLOC_TRIM_THRESHOLD_=65536
 
 [Install]
 WantedBy={WANTED_BY}

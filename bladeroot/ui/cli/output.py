@@ -10,15 +10,16 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import IO, Any, cast
-
-from rich.console import Console, RenderableType
-from rich.table import Table
-from rich.text import Text
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from bladeroot import events
 from bladeroot.core.sizes import render_about
 from bladeroot.errors import BladerootError, UsageError
+
+if TYPE_CHECKING:  # rich itself is for those who show something: the daemon does without it
+    from rich.console import Console, RenderableType
+    from rich.table import Table
+    from rich.text import Text
 
 _PIPE_WIDTH = 10_000
 """Lines into a pipe are not wrapped: `grep` and `awk` want them whole."""
@@ -58,6 +59,8 @@ class Output:
 
     def console(self) -> Console:
         """A rich console on standard output, for live displays."""
+        from rich.console import Console
+
         return Console(file=self._stdout, width=None if self.is_terminal else _PIPE_WIDTH, highlight=False)
 
     def facts(self, data: Any, rendered: RenderableType | Callable[[], RenderableType] = "") -> None:
@@ -185,6 +188,9 @@ class Output:
             self._clear_progress()
             shown = make_printable(text)
             if style and self._stderr.isatty():
+                from rich.console import Console
+                from rich.text import Text
+
                 Console(file=self._stderr, highlight=False).print(Text(shown, style=style))
             else:
                 self._stderr.write(shown + "\n")
@@ -207,6 +213,8 @@ class Output:
 
 def render_plain(rendered: RenderableType, width: int = _PIPE_WIDTH) -> str:
     """A renderable as text without colours and without blanks at the ends of lines."""
+    from rich.console import Console
+
     memory = io.StringIO()
     Console(file=memory, width=width, color_system=None, highlight=False).print(rendered)
     return "".join(line.rstrip() + "\n" for line in memory.getvalue().splitlines())
@@ -216,6 +224,8 @@ def make_table(
     headings: Sequence[str], rows: Iterable[Sequence[object]], *, right: Iterable[str] = ()
 ) -> Table:
     """A table in bladeroot's one style; the columns named in `right` are flush right. None shows as `-`."""
+    from rich.table import Table
+
     numbers = set(right)
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for heading in headings:
@@ -227,6 +237,8 @@ def make_table(
 
 def make_facts(pairs: Iterable[tuple[str, object]]) -> Table:
     """Names and values below each other, for what `show` prints."""
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold")
     table.add_column(overflow="fold")
@@ -249,6 +261,8 @@ def make_printable(text: str) -> str:
 
 
 def _cell(value: object) -> Text:
+    from rich.text import Text
+
     return Text("-" if value is None or value == "" else make_printable(str(value)))
 
 
