@@ -41,8 +41,8 @@ _LOOK_S = 2.0
 """At least so often the depot is looked into, and everything is thought over."""
 _DEFEND_S = 2.0
 _BEACON_S = 30.0
-"""So often a root makes itself heard though nothing has changed: two that never heard each other, in parts of a
-network that were apart, would stay two.
+"""So often a root makes itself heard though nothing has changed: two that never heard each other, in parts
+of a network that were apart, would stay two.
 """
 
 
