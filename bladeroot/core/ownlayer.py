@@ -31,8 +31,10 @@ def make_own_layer(
     trusted_keys: Mapping[str, bytes],
     cluster_toml: str,
     has_unit: Callable[[str], bool],
+    rules: Mapping[str, bytes] | None = None,
 ) -> tuple[Layer, tuple[str, ...]]:
-    """The layer, and notes about what could not be done. `trusted_keys`: public key files by name.
+    """The layer, and notes about what could not be done. `trusted_keys`: public key files by name; `rules`:
+    the cluster folder's files of rules by name, for a blade that a new generation is published on.
 
     An address of the inventory is given to the interface with the blade's first MAC address: by
     NetworkManager where the snapshot has it, or else by systemd-networkd.
@@ -42,6 +44,8 @@ def make_own_layer(
         _file("etc/hosts", "".join(_hosts_lines(cluster, blade))),
         _file(f"{FOLDER}/cluster.toml", cluster_toml),
     ]
+    for name, text in sorted((rules or {}).items()):
+        files.append(LayerFile(f"{FOLDER}/{name}", EntryKind.FILE, _WHERE, content=text))
     for name, key in sorted(trusted_keys.items()):
         files.append(LayerFile(f"{FOLDER}/keys/trusted/{name}", EntryKind.FILE, _WHERE, content=key))
     modes: list[ModeSetting] = []

@@ -73,6 +73,16 @@ class ClusterFolder:
         return self.path / "overlays"
 
     @property
+    def is_of_blade(self) -> bool:
+        """Whether it is what an installed blade has of it: the overlays were applied, and are not there."""
+        return (self.path / "installed.json").exists() and not self.overlays.is_dir()
+
+    def read_rules(self) -> dict[str, bytes]:
+        """The files of rules that there are, by name."""
+        paths = [self.split_rules_path, self.capture_rules_path]
+        return {path.name: path.read_bytes() for path in paths if path.is_file()}
+
+    @property
     def split_rules_path(self) -> Path:
         """What is runtime, extras, or left out."""
         return self.path / "split.rules"

@@ -87,7 +87,8 @@ class OverlayBuilder:
     """Plans and builds the overlays of a cluster's blades; what it has read once is taken to stay as it is.
 
     `layers_folder` holds `cluster/`, `role/<role>/` and `blade/<blade>/`; `trusted_keys` are public key
-    files by name. Raises OverlayError, and SnapshotError for a path that is no snapshot.
+    files by name, `rules` the cluster folder's rules. Raises OverlayError, and SnapshotError for a path that
+    is no snapshot.
     """
 
     def __init__(
@@ -97,8 +98,10 @@ class OverlayBuilder:
         trusted_keys: Mapping[str, bytes],
         cluster_toml: str,
         snapshot: Path | None,
+        rules: Mapping[str, bytes] | None = None,
     ) -> None:
         self._cluster = cluster
+        self._rules = rules or {}
         self._folder = layers_folder
         self._trusted_keys = {_key_file_name(name): key for name, key in trusted_keys.items()}
         self._cluster_toml = cluster_toml
@@ -109,7 +112,7 @@ class OverlayBuilder:
     def plan(self, blade: Blade) -> OverlayPlan:
         """What the blade will get, not yet packed."""
         own, notes = make_own_layer(
-            self._cluster, blade, self._trusted_keys, self._cluster_toml, self._has_unit
+            self._cluster, blade, self._trusted_keys, self._cluster_toml, self._has_unit, self._rules
         )
         names = ("cluster", f"role/{blade.role}", f"blade/{blade.name}")
         layers = (own, *(self._read_layer(name) for name in names))

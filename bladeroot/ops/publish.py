@@ -96,7 +96,9 @@ def publish_snapshot(
     """Make the plan the depot's next generation. The same tree gives the same artefacts; if blades and
     settings are the same too, there is no new generation.
 
-    Raises SnapshotError, OverlayError, DepotFullError, DepotError, ToolError.
+    On an installed blade the overlays stay what they are in the newest generation.
+
+    Raises SnapshotError, OverlayError, ConfigError, DepotFullError, DepotError, ToolError.
     """
     cluster = plan.folder.cluster
     package_of = read_package_order(plan.snapshot)
@@ -118,21 +120,34 @@ def publish_snapshot(
     with depot.lock():
         depot.drop_drafts()
         before = _read_newest(plan, depot)
+        overlays = _find_overlays(plan, before) if plan.folder.is_of_blade else None
         artefacts = (
             pack(ArtefactKind.RUNTIME),
             pack(ArtefactKind.EXTRAS),
-            _publish_overlays(plan, depot, reporter),
+            overlays or _publish_overlays(plan, depot, reporter),
             _publish_boot_code(plan, depot, reporter),
             *_publish_agent(plan, depot, reporter),
         )
         return _sign_and_add(plan, depot, secret_key, artefacts, before)
 
 
+def _find_overlays(plan: PublishPlan, before: tuple[SignedManifest, Manifest] | None) -> Artefact:
+    """A blade has its own overlay, but not what all are made of. Raises ConfigError where that matters."""
+    folder = plan.folder
+    if before is None or before[1].blades != make_blade_entries(folder.cluster):
+        raise ConfigError(
+            f"{folder.path} has no overlays, and its inventory is not that of the newest generation here",
+            "publish where the whole cluster folder is",
+        )
+    return before[1].artefact(ArtefactKind.OVERLAYS)
+
+
 def _publish_overlays(plan: PublishPlan, depot: Depot, reporter: Reporter) -> Artefact:
     folder = plan.folder
     entries = make_blade_entries(folder.cluster)
     toml, trusted = _read_site(folder)
-    builder = OverlayBuilder(folder.cluster, folder.overlays, trusted, toml, plan.snapshot)
+    rules = folder.read_rules()
+    builder = OverlayBuilder(folder.cluster, folder.overlays, trusted, toml, plan.snapshot, rules)
     title = f"Render {len(entries)} overlays"
     with step(ArtefactKind.OVERLAYS, title, reporter), depot.new_artefact() as writer:
         files, raw_size = [], 0

@@ -130,7 +130,7 @@ def plan_overlays(args: argparse.Namespace, names: list[str]) -> list[OverlayPla
     blades = [folder.cluster.blade(name) for name in names]
     keys = {path.name: path.read_bytes() for path in sorted(folder.trusted_keys_path.glob("*.pub"))}
     text = folder.file.read_text(encoding="utf-8")
-    builder = OverlayBuilder(folder.cluster, folder.overlays, keys, text, args.snapshot)
+    builder = OverlayBuilder(folder.cluster, folder.overlays, keys, text, args.snapshot, folder.read_rules())
     return [builder.plan(blade) for blade in blades]
 
 

@@ -21,7 +21,12 @@ from bladeroot.ui.cli.output import Output, make_table
 from bladeroot.ui.cli.parser import Verbs, add_dry_run, add_verb
 
 if TYPE_CHECKING:
+    from bladeroot.host.depot import Depot
+    from bladeroot.ops.folder import ClusterFolder
     from bladeroot.ops.publish import Published, PublishPlan
+
+_SELF_SNAPSHOT = "snapshot"
+"""In the depot."""
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -34,6 +39,9 @@ def add_parser(verbs: Verbs) -> None:
         description="Splits the snapshot at PATH into runtime and extras by the cluster folder's "
         "split.rules, renders every blade's overlay, makes the boot code, signs, and puts it all into "
         "the depot.\n\n"
+        "PATH may be `/`, the running system itself: it is captured first, by the cluster folder's "
+        "capture.rules, into a directory of the depot. On an installed blade the overlays stay what they are "
+        "in the newest generation.\n\n"
         "The same tree gives the same artefacts, bit by bit. If nothing has changed since the newest "
         "generation, there is no new one.",
         examples=[
@@ -85,12 +93,26 @@ def publish(args: argparse.Namespace, out: Output) -> tuple[Published, PublishPl
 
     _require_root()
     folder = open_folder(args)
-    require_tree(args.path)
+    is_self = args.path.resolve() == Path("/")
+    if not is_self:
+        require_tree(args.path)
     secret_key = read_secret_key(args, folder)
-    plan = plan_publish(folder, args.path, out.reporter)
     depot = Depot.create(depot_path(args))
+    snapshot = _capture_self(folder, depot, out) if is_self else args.path
+    plan = plan_publish(folder, snapshot, out.reporter)
     with deferred():
         return publish_snapshot(plan, depot, secret_key, reporter=out.reporter), plan
+
+
+def _capture_self(folder: ClusterFolder, depot: Depot, out: Output) -> Path:
+    """The running system's own tree as a snapshot beside the generations; next time only what changed."""
+    from bladeroot.ops.snapshots.capture import capture_snapshot, read_capture_rules
+    from bladeroot.ops.snapshots.source import Source
+
+    rules = read_capture_rules(folder.capture_rules_path if folder.capture_rules_path.exists() else None)
+    path = depot.path / _SELF_SNAPSHOT
+    capture_snapshot(Source("/"), path, rules=rules, reporter=out.reporter)
+    return path
 
 
 def _require_root() -> None:
