@@ -13,7 +13,7 @@ from enum import StrEnum
 import attrs
 from attrs import frozen
 
-from bladeroot.core.claims import LARGEST, Claim, ClaimState, choose_epoch, which_candidate_wins, which_wins
+from bladeroot.core.claims import LARGEST, Claim, ClaimState, which_candidate_wins, which_wins
 from bladeroot.core.cluster import Cluster
 
 SETTLE_S = 2.0
@@ -25,6 +25,10 @@ DEMOTED_REST_S = 600.0
 """So long who was told to step down does not step up by itself, though nobody else does."""
 PROMOTION_LASTS_S = 10.0
 """So long a promotion stands: a blade that is just up has not heard yet whom it has to outdo."""
+MOST_UNPROVEN_STEPS = 1000
+"""An epoch that is higher by more than that counts only of who has proven to be root: after one lie that
+reached the end of all epochs nobody could outdo anybody any more.
+"""
 _FIRST_WAIT_S = 2.0
 _RANK_WAIT_S = 1.5
 _MOST_SPREAD_S = 30.0
@@ -125,9 +129,7 @@ def plan_patience(rank: int, chance: float) -> float:
 
 def step_role(state: RoleState, view: View) -> RoleState:
     """The state after what is seen now: the first line of `TABLE` that fits says what it is."""
-    epochs = [sighting.claim for sighting in view.sightings]
-    highest = max(state.highest_epoch, choose_epoch(epochs) - 1)
-    state = attrs.evolve(state, highest_epoch=highest)
+    state = attrs.evolve(state, highest_epoch=_find_highest_epoch(state, view))
     for role, signal, become in TABLE:
         if role is state.role and signal(state, view):
             return become(state, view)
@@ -147,6 +149,16 @@ def is_challenged(state: RoleState, view: View) -> bool:
     return state.role is Role.ROOT and any(
         one.answers is not Answers.SILENT and one.age_s < CANDIDATE_LASTS_S for one in view.sightings
     )
+
+
+def _find_highest_epoch(state: RoleState, view: View) -> int:
+    believed = state.highest_epoch + MOST_UNPROVEN_STEPS
+    epochs = [
+        one.claim.epoch
+        for one in view.sightings
+        if one.answers is Answers.PROVEN or one.claim.epoch <= believed
+    ]
+    return max(state.highest_epoch, *epochs, 0)
 
 
 def _order_of(claim: Claim) -> tuple[int, str]:

@@ -56,8 +56,10 @@ class RootClient:
     timeout_s: float = 10.0
 
     def claim(self) -> Claim:
-        """What the blade announces, its address being the one that was used to reach it."""
-        return self._get_message(Claim, "/v1/claim", CLAIM_LIMIT_BYTES)
+        """What the blade announces, its address being the one that was used to reach it, whatever it says."""
+        return evolve(
+            self._get_message(Claim, "/v1/claim", CLAIM_LIMIT_BYTES), host=self.host, port=self.port
+        )
 
     def serials(self) -> tuple[int, ...]:
         """The generations that it holds, ascending."""

@@ -33,6 +33,8 @@ _SETTLE_S = 0.5
 """After the first root is heard: time for a better claim to be heard too."""
 _INTERFACE_CHECK_S = 2.0
 _MAX_HEARD = 256
+_MOST_CHANGED = 1024
+"""So many names may wait to be looked up: whoever likes can announce thousands."""
 _UP, _LOOPBACK, _MULTICAST = 0x1, 0x8, 0x1000
 _SIOCGIFFLAGS = 0x8913
 """netdevice(7)."""
@@ -231,6 +233,7 @@ class Ear:
         self._checked = 0.0
         self._interfaces: list[Interface] = []
         self._changed: queue.SimpleQueue[tuple[str, bool]] = queue.SimpleQueue()
+        """Names, and whether they are there; one that is gone is always let in."""
         self._claims: dict[str, Claim] = {}
         self._since: dict[str, float] = {}
         self._malformed: dict[str, str] = {}
@@ -264,11 +267,15 @@ class Ear:
         return tuple(self._interfaces)
 
     def listen(self, timeout_s: float) -> None:
-        """Take in what has changed; if nothing has, wait for a change or for `wake`, up to the timeout."""
+        """Take in what has changed; if nothing has, wait for a change or for `wake`, up to the timeout.
+
+        What takes long to look up (a name without an address) is not waited for with all that is behind it.
+        """
         self._follow_interfaces()
         wait_s = max(0.01, min(timeout_s, _INTERFACE_CHECK_S))
+        until = time.monotonic() + wait_s
         with contextlib.suppress(queue.Empty):
-            while True:
+            while wait_s or time.monotonic() < until:
                 name, is_there = self._changed.get(timeout=wait_s) if wait_s else self._changed.get_nowait()
                 wait_s = 0.0
                 if is_there:
@@ -308,7 +315,9 @@ class Ear:
         name: str,
         state_change: ServiceStateChange,
     ) -> None:
-        self._changed.put((name, state_change is not ServiceStateChange.Removed))
+        is_there = state_change is not ServiceStateChange.Removed
+        if not is_there or self._changed.qsize() < _MOST_CHANGED:
+            self._changed.put((name, is_there))
 
     def _forget(self, name: str) -> None:
         self._claims.pop(name, None)

@@ -14,19 +14,25 @@ import attrs
 
 from bladeroot.core.claims import Claim
 from bladeroot.core.manifest import Artefact
-from bladeroot.errors import BladerootError, ConfigError, NetworkError
+from bladeroot.errors import ArtefactError, BladerootError, ConfigError, NetworkError, TrustError
 from bladeroot.events import Note, Reporter, Warned
 from bladeroot.host.depot import Depot
 from bladeroot.net.client import RootClient
 from bladeroot.ops.completing import complete_install, find_own_manifest, read_own_generation
 from bladeroot.ops.presence import Presence
 from bladeroot.ops.pulling import pull_generation
+from bladeroot.ops.saidonce import SaidOnce
 from bladeroot.ops.sources import SwarmSource
 from bladeroot.ops.station import Station
 from bladeroot.ops.verifying import DepotVerifier, fetch_lost
 
 _PAUSES_S = (5.0, 10.0)
 _AFTER_FAILURE_S = (30.0, 60.0)
+_PATIENCE_S = 300.0
+"""So long nobody gives anything before a fetch is given up, for what else there is to do."""
+_DISTRUST_S = 600.0
+"""So long who did not have what it shows comes after all others."""
+_MOST_TRIES = 8
 _CALM_S = (0.2, 3.0)
 """Before a follower fetches what is new: hundreds hear of it at once, and the first should have a start."""
 
@@ -45,7 +51,9 @@ class Chores:
     """Called when the depot holds more than before."""
     chance: Callable[[float, float], float] = random.uniform
     _news: threading.Event = attrs.field(factory=threading.Event)
-    _told: set[str] = attrs.field(factory=set)
+    _said: SaidOnce = attrs.field(factory=SaidOnce)
+    _distrusted_s: dict[RootClient, float] = attrs.field(factory=dict)
+    """Until when."""
     _not_before_s: dict[str, float] = attrs.field(factory=dict)
     _is_complete: bool = False
     _has_lost: bool = True
@@ -81,7 +89,7 @@ class Chores:
             return
         if not own.is_complete:
             signed = find_own_manifest(self._depot, own) or client.manifest(own.serial)
-            source = SwarmSource(client, self.presence.swarm, own.serial, set())
+            source = self._source(client, own.serial)
             keys = self.presence.holdings.trusted_keys
             complete_install(self.system, self._depot, source, signed, keys, reporter=self.reporter)
             self._tell_of_more()
@@ -92,33 +100,60 @@ class Chores:
         client = self._find_root()
         if not self._has_lost or client is None or self.station.root is not None:
             return
-        source = SwarmSource(client, self.presence.swarm, self.presence.holdings.newest_serial, set())
-        left = fetch_lost(self._depot, source, self.reporter)
+        self.presence.holdings.take_in()  # its swarm must be left before what is lost can be fetched
+        source = self._source(client, self.presence.holdings.newest_serial)
+        self._has_lost = False  # first: more may be found damaged meanwhile
+        try:
+            left = fetch_lost(self._depot, source, self.reporter)
+        except BaseException:
+            self._has_lost = True
+            raise
         if left:
+            self._has_lost = True
             raise NetworkError(f"{len(left)} artefacts of this depot are still not whole")
-        self._has_lost = False
         self._tell_of_more()
 
     def pull(self) -> None:
-        """Take in a higher generation than the own newest, from whoever shows one."""
-        for client, serial in self.find_higher():
+        """Take in a higher generation than the own newest, from whoever shows one.
+
+        Anybody can say that it has one: who does not is not what the others are kept waiting for.
+        """
+        failure: BladerootError | None = None
+        for client, serial in self.find_higher()[:_MOST_TRIES]:
             if self.stop.wait(self.chance(*_CALM_S)) or serial <= self.presence.holdings.newest_serial:
                 return
-            pull_generation(
-                client,
-                serial,
-                self._depot,
-                self.presence.swarm,
-                trusted_keys=self.presence.holdings.trusted_keys,
-                cluster_id=self.presence.holdings.cluster_id,
-                lowest_serial=self.presence.holdings.newest_serial + 1,
-                reporter=self.reporter,
-            )
+            try:
+                self._pull(client, serial)
+            except (NetworkError, TrustError, ArtefactError) as error:
+                self._distrust(client)
+                failure = failure or error
+                continue
             self._tell_of_more()
             return
+        if failure is not None:
+            raise failure
+
+    def _pull(self, client: RootClient, serial: int) -> None:
+        pull_generation(
+            client,
+            serial,
+            self._depot,
+            self.presence.swarm,
+            trusted_keys=self.presence.holdings.trusted_keys,
+            cluster_id=self.presence.holdings.cluster_id,
+            lowest_serial=self.presence.holdings.newest_serial + 1,
+            patience_s=_PATIENCE_S,
+            stop=self.stop,
+            reporter=self.reporter,
+        )
+
+    def _distrust(self, client: RootClient) -> None:
+        now = time.monotonic()
+        kept = {one: until for one, until in self._distrusted_s.items() if until > now}
+        self._distrusted_s = {**kept, client: now + _DISTRUST_S}
 
     def find_higher(self) -> list[tuple[RootClient, int]]:
-        """Who shows a higher serial than this blade holds, the highest first."""
+        """Who shows a higher serial than this blade holds, the highest first; distrusted ones at the end."""
         own = self.presence.holdings.newest_serial
         found = [(claim.serial, claim.host, claim.port) for claim in self._claims() if claim.serial > own]
         if self.station.root is not None:
@@ -127,11 +162,17 @@ class Chores:
                 for blade in self.station.root.room.blades.values()
                 if blade.holds > own and blade.http_port and blade.address
             ]
-        return [(RootClient(host, port), serial) for serial, host, port in sorted(found, reverse=True)]
+        higher = [(RootClient(host, port), serial) for serial, host, port in sorted(found, reverse=True)]
+        now = time.monotonic()
+        return sorted(higher, key=lambda one: self._distrusted_s.get(one[0], 0.0) > now)
 
     @property
     def _depot(self) -> Depot:
         return self.presence.holdings.depot
+
+    def _source(self, client: RootClient, serial: int) -> SwarmSource:
+        swarm = self.presence.swarm
+        return SwarmSource(client, swarm, serial, set(), patience_s=_PATIENCE_S, stop=self.stop)
 
     def _find_root(self) -> RootClient | None:
         followed = self.station.followed
@@ -158,9 +199,15 @@ class Chores:
             return
         try:
             chore()
-        except BladerootError as error:
+        except Exception as error:  # whatever it is, the others are done, and this one is tried again
             self._not_before_s[name] = time.monotonic() + self.chance(*_AFTER_FAILURE_S)
-            if str(error) not in self._told and not self.stop.is_set():
-                self._told.add(str(error))
-                warn = Note(text=str(error)) if isinstance(error, NetworkError) else None
-                self.reporter(warn or Warned(text=str(error), hint=error.hint))
+            if not self.stop.is_set():
+                self._said.say(_describe(name, error), self.reporter)
+
+
+def _describe(name: str, error: Exception) -> Note | Warned:
+    if isinstance(error, NetworkError):
+        return Note(text=str(error))
+    if isinstance(error, BladerootError):
+        return Warned(text=str(error), hint=error.hint)
+    return Warned(text=f"could not {name}: {error!r}")

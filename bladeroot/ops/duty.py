@@ -24,6 +24,7 @@ from bladeroot.net.client import RootClient
 from bladeroot.ops.installed import Installed, RestartLog
 from bladeroot.ops.machine import Machine, OwnMachine
 from bladeroot.ops.reporting import Gives, RootReporter
+from bladeroot.ops.saidonce import SaidOnce
 
 MAX_RESTARTS = 3
 """So often a blade restarts for one order that its agent then leaves undone."""
@@ -61,7 +62,7 @@ class Duty:
     """Number of the last order that was carried out on the disk."""
     _session: tuple[RootClient, RootReporter] | None = None
     _news: threading.Event = attrs.field(factory=threading.Event)
-    _told: set[str] = attrs.field(factory=set)
+    _said: SaidOnce = attrs.field(factory=SaidOnce)
     _given_up: dict[int, Held] = attrs.field(factory=dict)
     """Orders that cannot be carried out, and why not."""
 
@@ -77,13 +78,17 @@ class Duty:
                 continue
             try:
                 self.ask(client)
-                self._told.discard(_NO_ROOT)
+                self._said.forget(_NO_ROOT)
                 self._pause(_POLL_PAUSES_S)
             except NetworkError as error:
                 self._session = None
                 self._tell(Note(text=f"no root: {error}"), topic=_NO_ROOT)
                 self.on_silence(client)
                 self._pause(_NO_ROOT_PAUSES_S)
+            except Exception as error:  # a blade that asks no more is lost to its operator
+                self._session = None
+                self._tell(Warned(text=f"could not ask the root for orders: {error!r}"))
+                self._pause(_POLL_PAUSES_S)
 
     def wake(self) -> None:
         """There is another root, or something to tell: ask now. From any thread."""
@@ -151,8 +156,8 @@ class Duty:
 
     def _keep(self, signed: SignedOrder, order: Order) -> None:
         """The next root may be this blade: orders must not go with the one that had them."""
-        if self.book is not None and order.number not in self.book.numbers():
-            with suppress(BladerootError, OSError):
+        with suppress(BladerootError, OSError):
+            if self.book is not None and order.number not in self.book.numbers():
                 self.book.add(signed, order)
 
     def _reporter_to(self, client: RootClient) -> RootReporter:
@@ -173,12 +178,7 @@ class Duty:
 
     def _tell(self, event: Note | Warned, topic: str = "") -> bool:
         """Once: what is true for hours is not said every half minute. False if it was said before."""
-        topic = topic or event.text
-        if topic in self._told:
-            return False
-        self._told.add(topic)
-        self.reporter(event)
-        return True
+        return self._said.say(event, self.reporter, topic)
 
     def _pause(self, span_s: tuple[float, float]) -> None:
         if self._news.wait(self.chance(*span_s)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from bladeroot.core import wire
@@ -13,6 +13,7 @@ from bladeroot.errors import BladerootError, DepotError
 from bladeroot.events import Reporter, Warned
 from bladeroot.host.depot import Depot
 from bladeroot.net.swarm import Swarm
+from bladeroot.ops.saidonce import SaidOnce
 
 
 class Holdings:
@@ -28,19 +29,23 @@ class Holdings:
         self.trusted_keys = trusted_keys
         self.cluster_id = cluster_id
         self._reporter = reporter
-        self._generations: dict[int, Manifest] = {}
-        self._rejected: set[int] = set()
+        self._generations: Mapping[int, Manifest] = {}
+        """Never changed, but replaced: other threads look at it at any time."""
+        self._rejected: dict[int, Manifest | None] = {}
+        """With what was rejected only because it cannot be given."""
         self._hashes: dict[int, str] = {}
         self._swarm: Swarm | None = None
+        self._said = SaidOnce()
         self._lock = threading.Lock()
 
     @property
     def newest(self) -> Manifest:
         """The generation with the highest serial. Raises DepotError where there is none."""
-        if not self._generations:
+        generations = self._generations
+        if not generations:
             hint = "`bladeroot publish` makes one, or `bladeroot promote --publish PATH` does both"
             raise DepotError(f"no whole generation of this cluster in {self.depot.path}", hint)
-        return self._generations[max(self._generations)]
+        return generations[max(generations)]
 
     @property
     def newest_serial(self) -> int:
@@ -56,6 +61,7 @@ class Holdings:
         with self._lock:
             found = False
             held = self.depot.serials()
+            self._reconsider(held)
             self._let_go_of_pruned(held)
             self._let_go_of_damaged(held)
             for serial in held:
@@ -63,10 +69,10 @@ class Holdings:
                     found = self._take_in(serial) or found
             if found and self._swarm is not None:
                 self._seed_all(self._swarm)
-            return found
+            return found and bool(self._generations)
 
     def seed(self, swarm: Swarm) -> None:
-        """Give all of it in that swarm from now on. Raises DepotError where nothing can be given."""
+        """Give all of it in that swarm from now on."""
         with self._lock:
             self._swarm = swarm
             self._seed_all(swarm)
@@ -78,14 +84,28 @@ class Holdings:
                 return False
             # First: the control service's thread may ask for the newest claim at any time.
             self._hashes[serial] = self.depot.read_manifest(serial).hash
+        except OSError as error:
+            text = f"generation {serial} cannot be read: {error.strerror or error}"
+            self._said.say(
+                Warned(text=text, hint="if that stays so, the disk is dying: see `dmesg`"), self._reporter
+            )
+            return False
         except BladerootError as error:
             self._reject(serial, error)
             return False
-        self._generations[serial] = manifest
+        self._generations = {**self._generations, serial: manifest}
         return True
 
-    def _reject(self, serial: int, error: BladerootError) -> None:
-        self._rejected.add(serial)
+    def _reconsider(self, held: Collection[int]) -> None:
+        """What is gone, or not whole any more, has another try when it is there again."""
+        self._rejected = {
+            serial: manifest
+            for serial, manifest in self._rejected.items()
+            if serial in held and (manifest is None or self.depot.is_whole(manifest))
+        }
+
+    def _reject(self, serial: int, error: BladerootError, manifest: Manifest | None = None) -> None:
+        self._rejected[serial] = manifest
         self._reporter(Warned(text=f"generation {serial} is not served: {error}", hint=error.hint))
 
     def _let_go_of_pruned(self, held: Collection[int]) -> None:
@@ -101,15 +121,16 @@ class Holdings:
                 self._let_go(serial)
 
     def _let_go(self, serial: int) -> None:
-        artefacts = self._generations.pop(serial).artefacts
-        used = {a.info_hash for manifest in self._generations.values() for a in manifest.artefacts}
+        artefacts = self._generations[serial].artefacts
+        self._generations = {one: manifest for one, manifest in self._generations.items() if one != serial}
+        used = self.artefacts()
         if self._swarm is not None:
             for artefact in artefacts:
                 if artefact.info_hash not in used:
                     self._swarm.remove(artefact.info_hash)
 
     def _seed_all(self, swarm: Swarm) -> None:
-        """Seed what is new. A generation that cannot be seeded is not served, unless it is the only one."""
+        """Seed what is new. A generation that cannot be seeded is not served."""
         for serial, manifest in sorted(self._generations.items()):
             seeded = swarm.info_hashes()
             try:
@@ -117,9 +138,7 @@ class Holdings:
                     if info_hash not in seeded:
                         swarm.seed(self.depot.torrent(info_hash), self.depot.save_path(info_hash))
             except BladerootError as error:
-                if len(self._generations) == 1:
-                    raise
-                self._reject(serial, error)
+                self._reject(serial, error, manifest)
                 self._let_go(serial)
 
     # What a control service asks for

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from bladeroot.errors import BladerootError, NetworkError
 from bladeroot.events import Reporter, Warned
 from bladeroot.ops.netboot import NetbootService
+from bladeroot.ops.saidonce import SaidOnce
 
 _AGAIN_S = 3.0
 _LATER_S = 60.0
@@ -34,7 +35,7 @@ class NetbootKeeper:
         self._reporter = reporter
         self._stop = threading.Event()
         self._tried = threading.Event()
-        self._told: set[str] = set()
+        self._said = SaidOnce()
         self.failure: BladerootError | None = None
         """Why it does not run; None while it does, or was not tried yet."""
         self._thread = threading.Thread(target=self._run, name="netboot", daemon=True)
@@ -59,13 +60,14 @@ class NetbootKeeper:
                     self._stop.wait()
                     return
             except BladerootError as error:
-                self.failure = error
-                self._tried.set()
-                self._tell(error)
+                self._fail(error)
                 self._stop.wait(_AGAIN_S if isinstance(error, NetworkError) else _LATER_S)
+            except Exception as error:  # a full /tmp, for one: it may be better later
+                self._fail(BladerootError(getattr(error, "strerror", None) or repr(error)))
+                self._stop.wait(_LATER_S)
 
-    def _tell(self, error: BladerootError) -> None:
-        if str(error) not in self._told:
-            self._told.add(str(error))
-            text = f"root, but not answering netboot: {error}"
-            self._reporter(Warned(text=text, hint=error.hint))
+    def _fail(self, error: BladerootError) -> None:
+        self.failure = error
+        self._tried.set()
+        text = f"root, but not answering netboot: {error}"
+        self._said.say(Warned(text=text, hint=error.hint), self._reporter)

@@ -100,9 +100,10 @@ class Presence:
 
     def claim(self) -> Claim:
         """The root's. Raises DepotError where this is none."""
-        if self.root is None:
+        root = self.root  # which the station's thread may end meanwhile
+        if root is None:
             raise DepotError(_NOT_ROOT)
-        return self.root.claim()
+        return root.claim()
 
     def serials(self) -> Sequence[int]:
         """The generations held."""
@@ -126,14 +127,16 @@ class Presence:
 
     def blade_names(self) -> Collection[str]:
         """Whose reports count: nobody's, where this is no root."""
-        return self.root.blade_names() if self.root else ()
+        root = self.root
+        return root.blade_names() if root else ()
 
     # net.bootservice.BootView
 
     def boot_file(self, info_hash: str, name: str) -> Sequence[Path] | None:
         """A root's boot files; of others the agent's kernel and initramfs."""
-        if self.root is not None:
-            return self.root.desk.boot_file(info_hash, name)
+        root = self.root
+        if root is not None:
+            return root.desk.boot_file(info_hash, name)
         depot, agent = self.holdings.depot, find_boot_files(self.holdings.newest)[1]
         if info_hash != agent or name not in (KERNEL, INITRAMFS) or not depot.has(info_hash):
             return None
@@ -141,19 +144,22 @@ class Presence:
 
     def boot_script(self, query: BootQuery, root: str) -> str:
         """What a machine is to do, it hears from a root only. Raises NetworkError."""
-        if self.root is None:
+        part = self.root
+        if part is None:
             raise NetworkError(_NOT_ROOT)
-        return self.root.desk.boot_script(query, root)
+        return part.desk.boot_script(query, root)
 
     def orders(self) -> tuple[SignedOrder, ...]:
         """What a root has to say to its blades."""
-        return self.root.desk.orders() if self.root else ()
+        root = self.root
+        return root.desk.orders() if root else ()
 
     def take_order(self, signed: SignedOrder) -> None:
         """Keep an order, as root. Raises TrustError, DepotError."""
-        if self.root is None:
+        root = self.root
+        if root is None:
             raise TrustError(_NOT_ROOT, "give the order to a root")
-        self.root.desk.take_order(signed)
+        root.desk.take_order(signed)
 
 
 def _refuse_role(_signed: SignedOrder) -> None:

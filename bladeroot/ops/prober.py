@@ -1,7 +1,7 @@
 """Asking roots whether they are there: an announcement outlives who made it, an answer does not.
 
-A root is believed to be one when it serves a manifest that is signed for this cluster: only to such a one
-does another root give way.
+A root is believed to be one when it serves a manifest that is signed for this cluster, and says of itself
+what is announced: only to such a one does another root give way.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from bladeroot.core.claims import Claim, ClaimState
 from bladeroot.core.manifest import accept_manifest
 from bladeroot.core.signing import PublicKey
 from bladeroot.core.takeover import Answers
-from bladeroot.errors import BladerootError, NetworkError, RefusedError
+from bladeroot.errors import NetworkError, RefusedError
 from bladeroot.net.client import RootClient
 from bladeroot.ops.findroot import parse_address
 
@@ -33,21 +33,29 @@ LEISURELY_S = (15.0, 30.0)
 _STATIC_S = (8.0, 15.0)
 
 
+_Heard = tuple[int, str]
+"""Epoch and blade of a claim."""
+
+
 @attrs.define
 class _Target:
     """One address that is asked."""
 
     where: str
     is_static: bool = False
-    heard: tuple[int, str] | None = None
-    """Epoch and blade of what it announces."""
+    heard: _Heard | None = None
+    """What it announces; None where it was only named."""
     answers: Answers = Answers.UNKNOWN
     claim: Claim | None = None
     """What it said last."""
     failures: int = 0
     due_s: float = 0.0
-    proven: str = ""
-    """Hash of the manifest that it proved itself by."""
+    proven: _Proof | None = None
+    """What it proved itself by."""
+
+
+_Proof = tuple[int, str]
+"""Serial and hash of a manifest that is signed."""
 
 
 class Prober:
@@ -89,7 +97,7 @@ class Prober:
             self._stop = True
             self._lock.notify_all()
 
-    def watch(self, claims: Iterable[Claim], *, is_keen: bool, is_urgent: bool) -> None:
+    def watch(self, claims: Iterable[Claim], *, is_keen: bool, is_urgent: bool = False) -> None:
         """Ask those who announce these, and the static ones. `is_keen`: often. `is_urgent`: those that are
         silent too, since a wrong answer moves the role.
         """
@@ -99,6 +107,9 @@ class Prober:
             self._is_urgent = is_urgent
             for where in [one for one, it in self._targets.items() if not it.is_static and one not in heard]:
                 del self._targets[where]
+            for where in self._static:
+                if where not in heard:
+                    self._targets[where].heard = None
             for where, claim in heard.items():
                 target = self._targets.setdefault(where, _Target(where))
                 if target.heard not in (None, (claim.epoch, claim.blade)):
@@ -144,45 +155,45 @@ class Prober:
                     self._lock.wait(wait_s)
                     continue
                 target.due_s = float("inf")  # being asked
-                where, proven = target.where, target.proven
+                where, heard, proven = target.where, target.heard, target.proven
             claim, is_refused = None, False
             try:
-                claim, proven = self._ask(where, proven)
+                claim = self._ask(where, proven)
             except RefusedError:
                 is_refused = True
-            except BladerootError:
-                pass
-            if self._note(where, claim, proven, is_refused=is_refused):
+            except Exception:  # whatever somebody's answer has led to, the next one is asked
+                claim = None
+            if self._note(where, heard, claim, is_refused=is_refused):
                 self._on_news()
 
-    def _ask(self, where: str, proven: str) -> tuple[Claim, str]:
+    def _ask(self, where: str, proven: _Proof | None) -> Claim:
         client = RootClient(*parse_address(where, 0), timeout_s=_TIMEOUT_S)
         claim = client.claim()
         if claim.cluster_id != self._cluster_id or claim.state is not ClaimState.ROOT:
             raise NetworkError(f"{where} is no root of this cluster")
-        if proven != claim.manifest_hash:
+        if proven != (claim.serial, claim.manifest_hash):
             patient = attrs.evolve(client, timeout_s=_TIMEOUT_S * 5)
             signed = patient.manifest(claim.serial)
             manifest = accept_manifest(signed, self._trusted_keys, self._cluster_id)
             if manifest.serial != claim.serial or signed.hash[:16] != claim.manifest_hash:
                 raise NetworkError(f"{where} does not have what it announces")
-        return claim, claim.manifest_hash
+        return claim
 
-    def _note(self, where: str, claim: Claim | None, proven: str, *, is_refused: bool) -> bool:
+    def _note(self, where: str, heard: _Heard | None, claim: Claim | None, *, is_refused: bool) -> bool:
         """Keep the answer; True if it is news. Who says himself that he is no root is gone at once."""
         with self._lock:
             target = self._targets.get(where)
             if target is None:
                 return False
+            if target.heard != heard:
+                return False  # the answer is to what was announced before: `watch` has asked anew
             before = target.answers, target.claim
+            if claim is not None and not _fits(claim, heard):
+                claim = None
             now = time.monotonic()
             if claim is not None:
-                target.answers, target.claim, target.proven, target.failures = (
-                    Answers.PROVEN,
-                    claim,
-                    proven,
-                    0,
-                )
+                target.answers, target.claim, target.failures = Answers.PROVEN, claim, 0
+                target.proven = claim.serial, claim.manifest_hash
                 target.due_s = now + self._chance(*(_STATIC_S if target.is_static else self._pauses_s))
             else:
                 target.failures += _FAILURES if is_refused else 1
@@ -191,3 +202,8 @@ class Prober:
                     target.answers = Answers.SILENT
                 target.due_s = now + (self._chance(*_GONE_S) if gone and not self._is_urgent else _AGAIN_S)
             return before != (target.answers, target.claim)
+
+
+def _fits(answer: Claim, heard: _Heard | None) -> bool:
+    """Whether that is who was announced: not another's address, nor what it claimed in a former life."""
+    return heard is None or (answer.blade == heard[1] and answer.epoch >= heard[0])

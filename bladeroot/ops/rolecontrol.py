@@ -13,7 +13,7 @@ from bladeroot.core.orders import SignedOrder
 from bladeroot.core.roleorders import accept_role_order
 from bladeroot.core.signing import PublicKey
 from bladeroot.core.takeover import Wish
-from bladeroot.errors import BladerootError, ConfigError, UsageError
+from bladeroot.errors import BladerootError, ConfigError, NetworkError, UsageError
 from bladeroot.events import Note, Reporter, Warned
 from bladeroot.host import localsocket
 from bladeroot.host.depot import Depot
@@ -45,10 +45,16 @@ class RoleControl:
         try:
             with localsocket.listening(self.depot.path, SOCKET_NAME) as socket:
                 while not self.stop.is_set():
-                    socket.serve_one(self.answer, _LOOK_S)
+                    self._serve_one(socket)
         except OSError as error:
             text = f"`bladeroot promote` and `demote` do not reach this daemon: {error.strerror}"
             self.reporter(Warned(text=text))
+
+    def _serve_one(self, socket: localsocket.LocalSocket) -> None:
+        try:
+            socket.serve_one(self.answer, _LOOK_S)
+        except OSError:  # no descriptor is free, for one: the next one may be answered
+            self.stop.wait(_LOOK_S)
 
     def answer(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Do what the socket was asked for."""
@@ -56,7 +62,8 @@ class RoleControl:
             case "promote":
                 return self.promote()
             case "demote":
-                return self.demote(to=request.get("to"), force=bool(request.get("force")))
+                to = request.get("to")
+                return self.demote(to=None if to is None else str(to), force=bool(request.get("force")))
             case "status":
                 return self.status()
         raise UsageError(f"this daemon cannot {str(request['do'])[:40]!r}", "is it of another version?")
@@ -84,7 +91,8 @@ class RoleControl:
             if self.station.root is None:
                 raise UsageError("this machine is not root", "`bladeroot roots` shows who is")
             self.station.ask(Wish.DEMOTE)
-            self.station.wait_until(lambda: self.station.root is None, _ANSWER_TIMEOUT_S)
+            if not self.station.wait_until(lambda: self.station.root is None, _ANSWER_TIMEOUT_S):
+                raise NetworkError("the root role was not given up in time", "see what the daemon says")
             return {**self.status(), "root": ""}
         return {"root": self.station.hand_over(to), **self.status()}
 

@@ -16,7 +16,7 @@ from bladeroot.core.cluster import Blade, Cluster
 from bladeroot.core.roleorders import RoleOrder, sign_role_order
 from bladeroot.core.signing import SecretKey
 from bladeroot.core.takeover import Wish
-from bladeroot.errors import BladerootError, NetworkError, NoRootFoundError, UsageError
+from bladeroot.errors import BladerootError, NetworkError, NoRootFoundError, PrivilegeError, UsageError
 from bladeroot.host import localsocket
 from bladeroot.net.client import RootClient
 from bladeroot.net.discovery import find_claims
@@ -27,6 +27,7 @@ from bladeroot.ops.status import read_status
 _ASK_TIMEOUT_S = 3.0
 _DAEMON_TIMEOUT_S = 120.0
 _AT_ONCE = 16
+_LOG_HINT = "`systemctl status bladeroot`"
 
 
 @frozen(kw_only=True)
@@ -106,15 +107,20 @@ def _ask(where: str, cluster_id: str) -> Claim | None:
 def ask_daemon(depot: Path, **request: Any) -> Mapping[str, Any] | None:
     """Have the daemon of this machine do something; None where none runs.
 
-    Raises UsageError with what it says against it, NetworkError where it does not answer.
+    Raises the daemon's own error with what it says against it, NetworkError where it does not answer,
+    PrivilegeError where only the superuser may ask.
     """
     try:
         answer = localsocket.ask(depot, SOCKET_NAME, _DAEMON_TIMEOUT_S, **request)
     except TimeoutError:
-        raise NetworkError(
-            "the daemon of this machine does not answer", "`systemctl status bladeroot`"
+        raise NetworkError("the daemon of this machine does not answer", _LOG_HINT) from None
+    except PermissionError:
+        raise PrivilegeError(
+            "asking the daemon of this machine needs the superuser's rights", "run it with sudo"
         ) from None
-    except (OSError, ValueError):
+    except ValueError:
+        raise NetworkError("the daemon of this machine broke its answer off", _LOG_HINT) from None
+    except OSError:
         return None
     if "error" in answer:
         raise _RefusedError(answer)

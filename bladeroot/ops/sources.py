@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Protocol
 
 from bladeroot.core.manifest import Artefact, SignedManifest
 from bladeroot.core.torrentfile import Torrent, hash_file_root, parse_torrent
-from bladeroot.errors import ArtefactError, DepotError, DepotFullError, NetworkError
+from bladeroot.errors import ArtefactError, DepotError, DepotFullError, InterruptedByUserError, NetworkError
 from bladeroot.host import interrupts
 from bladeroot.host.depot import Depot
 from bladeroot.host.files import explain_full_disk
@@ -138,7 +139,21 @@ class SwarmSource:
     Losing the root does not end a fetch: the swarm goes on.
     """
 
-    def __init__(self, client: RootClient | CurrentRoot, swarm: Swarm, serial: int, wants: set[str]) -> None:
+    def __init__(
+        self,
+        client: RootClient | CurrentRoot,
+        swarm: Swarm,
+        serial: int,
+        wants: set[str],
+        *,
+        patience_s: float | None = None,
+        stop: threading.Event = interrupts.requested,
+    ) -> None:
+        """`patience_s`: without a file for so long a fetch ends with NetworkError; None to wait for ever.
+        `stop` ends it with InterruptedByUserError.
+        """
+        self._patience_s = patience_s
+        self._stop = stop
         self._client = client
         self._swarm = swarm
         self._serial = serial
@@ -182,15 +197,29 @@ class SwarmSource:
         self._wants.add(torrent.info_hash)
         if not self._peers:
             self._find_peers(torrent.info_hash)
-        with self._fresh_peers(torrent.info_hash):
-            self._swarm.fetch(
-                torrent_bytes,
-                save_path,
-                peers=tuple(self._peers),
-                wanted=wanted,
-                on_piece=on_file,
-                cancel=interrupts.requested,
+        patience = _Patience(self._patience_s, self._stop)
+
+        def take(name: str, data: bytes) -> None:
+            patience.renew()
+            on_file(name, data)
+
+        try:
+            with self._fresh_peers(torrent.info_hash):
+                self._swarm.fetch(
+                    torrent_bytes,
+                    save_path,
+                    peers=tuple(self._peers),
+                    wanted=wanted,
+                    on_piece=take,
+                    cancel=patience,
+                )
+        except InterruptedByUserError:
+            if not patience.is_over:
+                raise
+            text = (
+                f"{torrent.name} {torrent.info_hash[:16]}: nobody gave anything for {self._patience_s:.0f} s"
             )
+            raise NetworkError(text, "whoever has it must be up: see `bladeroot status`") from None
 
     def _find_peers(self, info_hash: str) -> None:
         """Ask the root, and remember: who is in one artefact's swarm comes to the others' too, and is there
@@ -221,3 +250,23 @@ class SwarmSource:
             yield
         finally:
             done.set()
+
+
+class _Patience(threading.Event):
+    """Set when `stop` is, or when it was not renewed for so long. For what asks `is_set` now and then."""
+
+    def __init__(self, patience_s: float | None, stop: threading.Event) -> None:
+        super().__init__()
+        self._patience_s = patience_s
+        self._stop = stop
+        self.renew()
+
+    def renew(self) -> None:
+        self._since_s = time.monotonic()
+
+    @property
+    def is_over(self) -> bool:
+        return self._patience_s is not None and time.monotonic() > self._since_s + self._patience_s
+
+    def is_set(self) -> bool:
+        return self._stop.is_set() or self.is_over

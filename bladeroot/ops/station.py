@@ -9,15 +9,16 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import attrs
 from attrs import frozen
 
 from bladeroot.core.claims import Claim
-from bladeroot.core.cluster import Netboot
+from bladeroot.core.cluster import NAME_PATTERN, Netboot
 from bladeroot.core.roomstate import BladePhase
 from bladeroot.core.takeover import (
+    Answers,
     Role,
     RoleState,
     Sighting,
@@ -27,13 +28,14 @@ from bladeroot.core.takeover import (
     is_challenged,
     step_role,
 )
-from bladeroot.errors import BladerootError, NetworkError, UsageError
+from bladeroot.errors import BladerootError, DepotError, NetworkError, UsageError
 from bladeroot.events import Reporter, RoleChanged, Warned
 from bladeroot.net.discovery import Announcement, Ear, Interface, announce
 from bladeroot.ops.keepnetboot import NetbootKeeper
 from bladeroot.ops.presence import Presence
 from bladeroot.ops.prober import Prober
 from bladeroot.ops.promote import RootRole, serve_netboot
+from bladeroot.ops.saidonce import SaidOnce
 
 _DEPUTIES = 3
 """So many, in the order of succession, ask the root often whether it is there."""
@@ -84,7 +86,7 @@ class Station:
         self._announced_on: tuple[Interface, ...] = ()
         self._defended_s = 0.0
         self._looked_s = 0.0
-        self._told: set[str] = set()
+        self._said = SaidOnce()
         self._changed = threading.Condition()
         self._sightings: tuple[Sighting, ...] = ()
         self._followed: Sighting | None = None
@@ -120,7 +122,8 @@ class Station:
 
     def ask(self, wish: Wish) -> None:
         """Let the role machine know what a person wants."""
-        self._wish = wish
+        with self._changed:
+            self._wish = wish
         self._ear.wake()
 
     def doubt(self, where: str) -> None:
@@ -144,16 +147,19 @@ class Station:
         self._holdings.newest  # noqa: B018 - raises
         if self._root is None:
             self.ask(Wish.PROMOTE)
-        if not self.wait_until(lambda: self._root is not None, timeout_s) or self._root is None:
+        self.wait_until(lambda: self._root is not None, timeout_s)
+        root, netboot = self._root, self._netboot
+        if root is None:
             raise NetworkError("the root role was not taken in time", "see what the daemon says")
-        if self._netboot is not None:
-            self._netboot.wait_first(timeout_s)
-        return self._root
+        if netboot is not None:
+            netboot.wait_first(timeout_s)
+        return root
 
     @property
     def why_no_netboot(self) -> BladerootError | None:
         """Why a root does not answer netboot although it should."""
-        return self._netboot.failure if self._netboot is not None else None
+        netboot = self._netboot
+        return netboot.failure if netboot is not None else None
 
     def hand_over(self, to: str | None, timeout_s: float = 60.0) -> str:
         """Give the role to that blade, or to the best that there is; returns whose it is then.
@@ -163,6 +169,10 @@ class Station:
         root = self._root
         if root is None:
             raise UsageError("this machine is not root", "`bladeroot roots` shows who is")
+        if to == self.state.blade:
+            raise UsageError(f"{to} is root already", "name another, or nobody for the next in order")
+        if to and not NAME_PATTERN.fullmatch(to):
+            raise UsageError(f"no blade has the name {to[:80]!r}", "`bladeroot blades list` shows them")
         root.successor = to or self.choose_successor(root)
         try:
             if self.wait_until(lambda: self._root is None, timeout_s):
@@ -211,7 +221,8 @@ class Station:
             self._looked_s = now_s
             self._look_into_depot()
         self._sightings = tuple(self._look_around())
-        wish, self._wish = self._wish, Wish.NONE
+        with self._changed:
+            wish, self._wish = self._wish, Wish.NONE
         if wish is Wish.NONE and self._is_named_successor():
             wish = Wish.PROMOTE
         view = View(
@@ -236,11 +247,16 @@ class Station:
         return _LOOK_S if until_s is None else max(0.0, min(_LOOK_S, until_s - time.monotonic()))
 
     def _look_into_depot(self) -> None:
-        if self._root is not None:
+        try:
+            if self._root is None:
+                self._holdings.take_in()
+                return
             self._root.take_in_generations()
-            self._root.refresh_netboot()
-        else:
-            self._holdings.take_in()
+            with suppress(DepotError):  # nothing whole is left: it is root no longer, as of this step
+                self._root.refresh_netboot()
+        except OSError as error:
+            text = f"cannot look into {self._holdings.depot.path}: {error.strerror or error}"
+            self._said.say(Warned(text=text, hint="see `dmesg`"), self._reporter)
 
     def _look_around(self) -> Iterator[Sighting]:
         heard = self._ear.heard()
@@ -252,9 +268,13 @@ class Station:
             if claim.blade != self.state.blade:
                 claims.setdefault(claim.where, claim)
         for where, claim in claims.items():
-            self._warn_of_twin(claim)
             age_s = heard.ages_s.get(claim, 0.0)
-            yield Sighting(claim=claim, answers=self._prober.answers(where), age_s=age_s)
+            told = self._prober.told(where)
+            newer = told is not None and told.epoch > claim.epoch
+            answers = self._prober.answers(where)
+            if answers is Answers.PROVEN:  # of others it is only said that there is such a generation
+                self._warn_of_twin(told or claim)
+            yield Sighting(claim=told if told and newer else claim, answers=answers, age_s=age_s)
 
     def _warn_of_twin(self, claim: Claim) -> None:
         """Two generations with one serial: the operator signed twice, and only he knows which he meant."""
@@ -265,10 +285,9 @@ class Station:
             f"two different generations {claim.serial}: {ours} here, {claim.manifest_hash} on {claim.blade} "
             f"at {claim.where}; both are kept"
         )
-        if text not in self._told:
-            self._told.add(text)
-            hint = "publish the one that you mean once more: it gets a higher serial"
-            self.presence.tell(Warned(text=text, hint=hint))
+        hint = "publish the one that you mean once more: it gets a higher serial"
+        topic = f"twin {claim.serial} {claim.manifest_hash}"
+        self._said.say(Warned(text=text, hint=hint), self.presence.tell, topic)
 
     def _may_be_root(self, wish: Wish) -> bool:
         """A blade whose network is not up yet hears nobody, and must not think that it is alone."""
@@ -322,9 +341,7 @@ class Station:
             part.announcement = self._announcement
         except BladerootError as error:
             self._withdraw()
-            if str(error) not in self._told:
-                self._told.add(str(error))
-                self._reporter(Warned(text=str(error), hint=error.hint))
+            self._said.warn(error, self._reporter)
 
     def _withdraw(self) -> None:
         self._announcing.close()
@@ -336,7 +353,7 @@ class Station:
         )
 
     def _begin_root(self) -> None:
-        root = self._root = self._make_part()
+        root = self._make_part()
         self.presence.begin_root(root)
 
         def hear(service: object) -> None:
@@ -348,15 +365,14 @@ class Station:
             on_start=hear,
             reporter=self.presence.tell,
         )
+        self._root = root  # last: who waits for it asks then what netboot does
 
     def _end_root(self) -> None:
-        netboot, self._netboot = self._netboot, None
-        if self._root is None:
-            return
-        self._root = None
+        netboot, self._netboot, self._root = self._netboot, None, None
         if netboot is not None:
             netboot.stop()
-        self.presence.end_root()
+        if self.presence.root is not None:
+            self.presence.end_root()
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from bladeroot.core.cluster import Role as BladeRole
 from bladeroot.core.takeover import (
     CANDIDATE_LASTS_S,
     DEMOTED_REST_S,
+    MOST_UNPROVEN_STEPS,
     PROMOTION_LASTS_S,
     RETIRED_REST_S,
     SETTLE_S,
@@ -250,8 +251,19 @@ def test_who_was_demoted_does_not_come_back_when_its_successor_dies() -> None:
 
 
 def test_epochs_end_without_a_crash() -> None:
-    stood = step_role(WAITED, view(see_candidate("blade01", LARGEST, age_s=OLD_S)))
+    seen = step_role(FOLLOWER, view(see("blade01", LARGEST)))
+    stood = step_role(attrs.evolve(seen, until_s=NOW_S), view())
     assert (stood.role, stood.epoch) == (Role.CANDIDATE, LARGEST)
+
+
+@pytest.mark.parametrize("answers", [Answers.UNKNOWN, Answers.SILENT])
+def test_one_lie_does_not_reach_the_end_of_all_epochs(answers: Answers) -> None:
+    liar = see("blade01", LARGEST, answers=answers)
+    near = see("blade02", 4 + MOST_UNPROVEN_STEPS, answers=answers)
+    assert step_role(ROOT, view(liar)).highest_epoch == 4
+    assert step_role(ROOT, view(liar, near)).highest_epoch == 4 + MOST_UNPROVEN_STEPS
+    assert step_role(ROOT, view(liar, wish=Wish.PROMOTE)).role is Role.ROOT
+    assert step_role(RETIRED, view(liar, wish=Wish.PROMOTE)).epoch == 5
 
 
 def test_only_candidates_and_roots_announce() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bladeroot.core.takeover import DEMOTED_REST_S, Role, Wish
@@ -70,6 +70,7 @@ def check_story(story: Story) -> None:
         assert blade.best[0] >= member.serial
 
 
+@settings(deadline=None)
 @given(stories)
 def test_a_room_settles_after_any_trouble(story: Story) -> None:
     check_story(story)
