@@ -37,6 +37,8 @@ from bladeroot.ops.machine import RESTART_CODE
 
 FIRMWARE_STEP = "firmware"
 """It begins at every start of the machine: no system runs any more."""
+SYSTEM_FOLDER = "system"
+"""Below the scratch folder: where the tree of the system that runs is mounted."""
 _NO_POWER_CODE = 137
 _AGENT_PAUSE_S = 1.0
 _DAEMON_PAUSE_S = 5.0
@@ -134,7 +136,7 @@ def _mounted_system(blade: Blade, disk: OpenDisk, slot: Use) -> Iterator[Path]:
     table = read_table(disk)
     parts = {part.name: part for part in table.partitions} if table else {}
     with ExitStack() as stack:
-        system = stack.enter_context(_mounted(disk, parts[LABELS[slot]], blade.scratch / "system"))
+        system = stack.enter_context(_mounted(disk, parts[LABELS[slot]], blade.scratch / SYSTEM_FOLDER))
         try:
             data = parts[LABELS[Use.DATA]]
             stack.enter_context(_mounted(disk, data, system / DEFAULT_DEPOT.relative_to("/")))
