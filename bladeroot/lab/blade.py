@@ -6,7 +6,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,17 @@ from attrs import frozen
 
 from bladeroot.core.bootfacts import BootFacts
 from bladeroot.core.disklayout import LABELS
-from bladeroot.errors import ClaimNotHeldError, DiskError, UsageError
+from bladeroot.errors import BladerootError, ClaimNotHeldError, DiskError, UsageError
 from bladeroot.events import Booted, Event, Failed, Reporter, StepStarted, Warned, about
 from bladeroot.host.blockdev import OpenDisk, open_disk, read_table
 from bladeroot.host.bootdisk import look_at_disk
+from bladeroot.host.depot import DEFAULT_DEPOT, Depot
 from bladeroot.host.esp import read_boot_facts
+from bladeroot.host.espagent import find_agent
 from bladeroot.host.loopdev import find_loops
 from bladeroot.host.mounts import parse_mountinfo
-from bladeroot.host.run import DEVNULL, PIPE, Process, start_process
-from bladeroot.lab.bladeprocess import FIRMWARE_STEP
+from bladeroot.host.run import DEVNULL, PIPE, Argument, Process, start_process
+from bladeroot.lab.bladeprocess import FIRMWARE_STEP, SYSTEM_FOLDER
 from bladeroot.lab.network import LabHost, LabNetwork
 from bladeroot.lab.roomprocess import RoomProcess, parse_line
 from bladeroot.ops.identity import INSTALLED_FILE
@@ -162,6 +164,40 @@ class ProcessBlade:
         if self.log.exists():
             yield from filter(None, map(parse_line, self.log.read_bytes().splitlines()))
 
+    @property
+    def depot_path(self) -> Path | None:
+        """Where the depot of the system that runs is, as seen from outside; None while it is off."""
+        process = self._process
+        if process is None:
+            return None
+        return Path("/proc", str(process.pid), "root", self._depot_inside.relative_to("/"))
+
+    def held_generations(self) -> dict[int, str]:
+        """The hash of each generation's manifest in the depot of the system that runs, by serial; empty where
+        none does.
+        """
+        path = self.depot_path
+        try:
+            depot = Depot.open(path) if path else None
+            return {serial: depot.read_manifest(serial).hash for serial in depot.serials()} if depot else {}
+        except (BladerootError, OSError):
+            return {}  # it is not mounted, or just now written
+
+    def command(self, argv: Sequence[Argument]) -> list[Argument]:
+        """What runs `argv` on the machine, with its network and its files; `{depot}` in a word is its depot.
+
+        Raises UsageError while it is off.
+        """
+        if self._process is None:
+            raise UsageError(f"{self.name} is off")
+        enter = ["nsenter", "--target", str(self._process.pid), "--mount", "--net", "--"]
+        return [*enter, *(str(word).replace("{depot}", str(self._depot_inside)) for word in argv)]
+
+    def has_agent(self) -> bool:
+        """Whether the disk keeps an agent that carries an install on."""
+        with self._look() as disk:
+            return find_agent(disk) is not None
+
     def replace_disk(self, size_bytes: int | None = None) -> None:
         """Take its disk out, and put an empty one in. Raises UsageError while it is on."""
         if self._running is not None:
@@ -170,6 +206,10 @@ class ProcessBlade:
         self.disk.parent.mkdir(parents=True, exist_ok=True)
         with self.disk.open("wb") as file:
             file.truncate(size_bytes or self.parts.disk_size_bytes)
+
+    @property
+    def _depot_inside(self) -> Path:
+        return self._scratch.absolute() / SYSTEM_FOLDER / DEFAULT_DEPOT.relative_to("/")
 
     @contextmanager
     def _look(self) -> Iterator[OpenDisk]:
@@ -182,6 +222,11 @@ class ProcessBlade:
         yield look_at_disk(self.disk)
 
     def _hear(self, event: Event) -> None:
+        if not event.subject:  # a root also tells what others reported
+            self._note(event)
+        self._tell(event)
+
+    def _note(self, event: Event) -> None:
         match event:
             case Booted():
                 self._set_state(serial=event.serial)
@@ -189,7 +234,6 @@ class ProcessBlade:
                 self._set_state(serial=0)
             case Failed() | Warned():
                 self._set_state(trouble=event.text)
-        self._tell(event)
 
     def _set_state(self, serial: int | None = None, trouble: str | None = None) -> None:
         with self._changed:

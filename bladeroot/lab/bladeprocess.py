@@ -37,6 +37,8 @@ from bladeroot.ops.machine import RESTART_CODE
 
 FIRMWARE_STEP = "firmware"
 """It begins at every start of the machine: no system runs any more."""
+SYSTEM_FOLDER = "system"
+"""Below the scratch folder: where the tree of the system that runs is mounted."""
 _NO_POWER_CODE = 137
 _AGENT_PAUSE_S = 1.0
 _DAEMON_PAUSE_S = 5.0
@@ -133,7 +135,7 @@ def _name_root(blade: Blade) -> list[str]:
 def _mounted_system(blade: Blade, disk: OpenDisk, slot: Use) -> Iterator[Path]:
     """The slot, with `data` in its place where there is one: as fstab has it, the blade comes up without."""
     with ExitStack() as stack:
-        system = stack.enter_context(_mounted(disk, slot, blade.scratch / "system"))
+        system = stack.enter_context(_mounted(disk, slot, blade.scratch / SYSTEM_FOLDER))
         try:
             stack.enter_context(_mounted(disk, Use.DATA, system / DEFAULT_DEPOT.relative_to("/")))
         except DiskError as error:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from bladeroot.errors import ClaimNotHeldError, MissingToolError, PrivilegeError
+from bladeroot.ui.cli.lab import rooms
 from bladeroot.ui.cli.lab.options import MARKER, add_room_options, read_room_options
 from bladeroot.ui.cli.output import Output
 from bladeroot.ui.cli.parser import Verbs, add_verb, add_verbs
@@ -22,8 +23,9 @@ def add_parser(verbs: Verbs) -> None:
         errors=[PrivilegeError, MissingToolError, ClaimNotHeldError],
         see="`bladeroot help lab up`",
     )
+    inner = add_verbs(parser)
     netboot = add_verb(
-        add_verbs(parser),
+        inner,
         "netboot",
         run=run_netboot,
         summary="empty disks, network boot, install, and a boot without network card",
@@ -41,6 +43,7 @@ def add_parser(verbs: Verbs) -> None:
     netboot.add_argument(
         "--work", type=Path, default=_DEFAULT_WORK, metavar="DIR", help="where to work, emptied first"
     )
+    rooms.add_parsers(inner)
 
 
 def run_netboot(args: argparse.Namespace, out: Output) -> int:
