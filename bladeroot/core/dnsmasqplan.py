@@ -6,7 +6,7 @@ Option and architecture numbers are of RFC 4578 and of IANA's "Processor Archite
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from ipaddress import IPv4Interface, ip_address, ip_interface
+from ipaddress import IPv4Interface, IPv4Network, ip_address, ip_interface
 from pathlib import Path
 from typing import Any
 
@@ -75,16 +75,27 @@ def render_dnsmasq(manifest: Manifest, setup: NetbootSetup) -> str:
 
 
 def find_unreachable(manifest: Manifest, setup: NetbootSetup) -> list[str]:
-    """Blades that full DHCP would give no address: those without one, or with one of another network, and
-    those that it cannot know, for want of a MAC address.
+    """Blades that full DHCP would give no address: those without one, and those that it cannot know, for want
+    of a MAC address.
     """
     if setup.mode is not Netboot.DHCP or manifest.network.dhcp_range:
         return []
     return [
         entry.blade.name
         for entry in manifest.blades
-        if not (entry.blade.macs and _fixed_address(entry.blade, setup))
+        if not (entry.blade.macs and _fixed_address(entry.blade, manifest, setup))
     ]
+
+
+def find_far_networks(manifest: Manifest, setup: NetbootSetup) -> list[IPv4Network]:
+    """The inventory's other networks: their blades are given addresses where a DHCP relay (RFC 2131, 4.3)
+    hands their questions on.
+    """
+    if setup.mode is not Netboot.DHCP:
+        return []
+    addresses = [ip_interface(entry.blade.address) for entry in manifest.blades if entry.blade.address]
+    networks = {address.network for address in addresses if isinstance(address, IPv4Interface)}
+    return sorted(network for network in networks if not network.overlaps(setup.address.network))
 
 
 def _render_dhcp(manifest: Manifest, setup: NetbootSetup) -> Iterator[str]:
@@ -94,20 +105,23 @@ def _render_dhcp(manifest: Manifest, setup: NetbootSetup) -> Iterator[str]:
     first_last = (
         ",".join(network.dhcp_range) if network.dhcp_range else f"{own.network.network_address},static"
     )
-    yield f"dhcp-range={first_last},{own.network.netmask},{_LEASE}"
+    yield f"dhcp-range=set:near,{first_last},{own.network.netmask},{_LEASE}"
+    # Reached by a relay, which dnsmasq names as the router there, since no other is said.
+    for far in find_far_networks(manifest, setup):
+        yield f"dhcp-range={far.network_address},static,{far.netmask},{_LEASE}"
     # Without a router advertisement iPXE waits for IPv6, 13 s longer. With a lifetime of 0 s it makes nobody
     # route by this machine (RFC 4861, 6.2.3).
     yield f"dhcp-range=::,constructor:{setup.interface},ra-only"
     yield "enable-ra"
     yield f"ra-param={setup.interface},{_RA_INTERVAL_S},0"
-    yield ",".join(["dhcp-option=option:router", *_of_ipv4([network.gateway or ""])])
+    yield ",".join(["dhcp-option=tag:near,option:router", *_of_ipv4([network.gateway or ""])])
     servers = (str(own.ip), *network.nameservers) if network.dns else network.nameservers
     yield ",".join(["dhcp-option=option:dns-server", *_of_ipv4(servers)])
     if network.domain:
         yield f"domain={network.domain}"
     for entry in manifest.blades:
         blade = entry.blade
-        address = _fixed_address(blade, setup)
+        address = _fixed_address(blade, manifest, setup)
         if blade.macs:
             yield ",".join(["dhcp-host=" + ",".join(blade.macs), *([address] if address else []), blade.name])
     yield "dhcp-match=set:bios,option:client-arch,0"
@@ -176,8 +190,9 @@ def _of_ipv4(addresses: Iterable[str]) -> list[str]:
     return [address for address in addresses if address and ip_address(address).version == 4]
 
 
-def _fixed_address(blade: Blade, setup: NetbootSetup) -> str | None:
+def _fixed_address(blade: Blade, manifest: Manifest, setup: NetbootSetup) -> str | None:
     if not blade.address:
         return None
     address = ip_interface(blade.address).ip
-    return str(address) if address in setup.address.network else None
+    networks = (setup.address.network, *find_far_networks(manifest, setup))
+    return str(address) if any(address in network for network in networks) else None

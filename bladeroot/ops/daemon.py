@@ -164,6 +164,7 @@ def make_station(
         default_port=cluster.network.port,
         netboot=netboot,
         interface=interface,
+        is_foreground=not takes_over,
     )
     return Station(presence, state, options, reporter=reporter)
 

@@ -21,7 +21,10 @@ StartNetboot = Callable[[], AbstractContextManager[NetbootService | None]]
 
 
 class NetbootKeeper:
-    """Starts netboot in a thread of its own, again and again until it runs; `stop` ends it."""
+    """Starts netboot in a thread of its own, again and again until it runs; `stop` ends it.
+
+    Failures are told, but for the first without `tells_first`: whoever waits for it may go by `failure`.
+    """
 
     def __init__(
         self,
@@ -29,7 +32,9 @@ class NetbootKeeper:
         *,
         on_start: Callable[[NetbootService | None], None],
         reporter: Reporter,
+        tells_first: bool = True,
     ) -> None:
+        self._tells_first = tells_first
         self._start = start
         self._on_start = on_start
         self._reporter = reporter
@@ -68,6 +73,9 @@ class NetbootKeeper:
 
     def _fail(self, error: BladerootError) -> None:
         self.failure = error
+        is_told = self._tells_first or self._tried.is_set()
         self._tried.set()
+        if not is_told:
+            return
         text = f"root, but not answering netboot: {error}"
         self._said.say(Warned(text=text, hint=error.hint), self._reporter)

@@ -15,7 +15,7 @@ import attrs
 
 from bladeroot.core.bootanswer import find_boot_files
 from bladeroot.core.cluster import Netboot
-from bladeroot.core.dnsmasqplan import NetbootSetup, find_unreachable, render_dnsmasq
+from bladeroot.core.dnsmasqplan import NetbootSetup, find_far_networks, find_unreachable, render_dnsmasq
 from bladeroot.core.manifest import Manifest
 from bladeroot.core.nodesets import fold_names
 from bladeroot.core.roomstate import RoomState
@@ -183,6 +183,11 @@ def _find_others(setup: NetbootSetup) -> list[str]:
 
 
 def _warn_of_gaps(manifest: Manifest, setup: NetbootSetup, reporter: Reporter) -> None:
+    far = ", ".join(map(str, find_far_networks(manifest, setup)))
+    if far:
+        reporter(
+            Note(text=f"blades in {far} get addresses where a DHCP relay hands them on to {setup.address.ip}")
+        )
     gaps = find_unreachable(manifest, setup)
     if gaps:
         hint = f"give them macs and an address in {setup.address.network}, or set dhcp_range under [network]"

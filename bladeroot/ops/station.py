@@ -57,6 +57,8 @@ class StationOptions:
     default_port: int
     netboot: Netboot | None = None
     interface: str | None = None
+    is_foreground: bool = False
+    """Whether somebody waits for the promotion, who goes by `why_no_netboot` himself."""
 
 
 class Station:
@@ -364,6 +366,7 @@ class Station:
             lambda: serve_netboot(root, mode=self._options.netboot, interface=self._options.interface),
             on_start=hear,
             reporter=self.presence.tell,
+            tells_first=not self._options.is_foreground,
         )
         self._root = root  # last: who waits for it asks then what netboot does
 

@@ -145,6 +145,35 @@ def test_a_blade_gets_its_address_its_loader_and_its_name(
         assert "||" not in refused
 
 
+def test_a_blade_behind_a_router_gets_its_address_by_a_relay(
+    toy: ToyCluster, network: LabNetwork, tmp_path: Path
+) -> None:
+    mac = "52:54:00:80:00:01"
+    blades = dict(toy.folder.cluster.blades)
+    blades["web03"] = Blade(name="web03", role="web", macs=(mac,), address="10.80.0.13/24")
+    folder = toy.folder.save(attrs.evolve(toy.folder.cluster, blades=blades))
+    far_toy = attrs.evolve(toy, folder=folder)
+    far_toy.publish()
+    segment = network.add_segment("far", "10.80.0.0/24")
+    client = network.add_host("far-client", segment="far")
+    run(client.command(["ip", "link", "set", INTERFACE, "address", mac]))
+    relay = ["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--log-facility=-"]
+    relay += ["--user=root", "--pid-file=", f"--dhcp-relay={segment.gateway},{ROOT}"]
+    with (
+        start_root(far_toy, network.host("root"), "--netboot", "dhcp") as root,
+        start_process(network.host("far-router").command(relay), stdout=PIPE, stderr=STDOUT),
+    ):
+        root.wait_for(says("10.80.0.0/24 get addresses where a DHCP relay"))
+        root.wait_for(is_root)
+        told = ask_for_address(client, tmp_path, ["-O", "bootfile", "-x", "0x5d:0000"])
+    assert (told["ip"], told["router"], told["bootfile"]) == (
+        "10.80.0.13",
+        segment.gateway,
+        "undionly.kpxe",
+    )
+    assert told["siaddr"] == ROOT
+
+
 def test_dnsmasq_is_started_again_when_it_ends(toy: ToyCluster, network: LabNetwork, tmp_path: Path) -> None:
     host = network.host("root")
     with start_root(toy, host, "--netboot", "dhcp") as root:

@@ -8,7 +8,13 @@ from pathlib import Path
 import attrs
 
 from bladeroot.core.cluster import Blade, DiskRule, Layout, Netboot, Network
-from bladeroot.core.dnsmasqplan import NetbootSetup, describe_blade, find_unreachable, render_dnsmasq
+from bladeroot.core.dnsmasqplan import (
+    NetbootSetup,
+    describe_blade,
+    find_far_networks,
+    find_unreachable,
+    render_dnsmasq,
+)
 from bladeroot.core.manifest import BladeEntry, Manifest
 from bladeroot.host.run import run
 
@@ -67,13 +73,27 @@ def test_blades_have_fixed_addresses_for_all_their_cards() -> None:
 
 
 def test_without_a_range_nobody_else_gets_an_address() -> None:
-    assert "dhcp-range=10.77.0.0,static,255.255.255.0,1h" in lines()
+    assert "dhcp-range=set:near,10.77.0.0,static,255.255.255.0,1h" in lines()
     ranged = attrs.evolve(
         MANIFEST, network=attrs.evolve(MANIFEST.network, dhcp_range=("10.77.0.200", "10.77.0.250"))
     )
-    assert "dhcp-range=10.77.0.200,10.77.0.250,255.255.255.0,1h" in lines(manifest=ranged)
+    assert "dhcp-range=set:near,10.77.0.200,10.77.0.250,255.255.255.0,1h" in lines(manifest=ranged)
     assert find_unreachable(MANIFEST, SETUP) == ["db1"]
     assert find_unreachable(ranged, SETUP) == []
+
+
+def test_blades_of_another_network_have_addresses_for_a_relay(tmp_path: Path) -> None:
+    far = Blade(name="far01", macs=("52:54:00:00:00:09",), address="10.78.0.11/24")
+    entry = BladeEntry(blade=far, disk=DiskRule(), layout=Layout(), overlay="x")
+    manifest = attrs.evolve(MANIFEST, blades=(*MANIFEST.blades, entry))
+    text = lines(manifest=manifest)
+    assert "dhcp-range=10.78.0.0,static,255.255.255.0,1h" in text
+    assert "dhcp-host=52:54:00:00:00:09,10.78.0.11,far01" in text
+    routers = [line for line in text if "option:router" in line]
+    assert routers == ["dhcp-option=tag:near,option:router,10.77.0.254"], "the relay is the other one's"
+    assert find_unreachable(manifest, SETUP) == ["db1"]
+    assert find_far_networks(manifest, attrs.evolve(SETUP, mode=Netboot.PROXY)) == []
+    assert accepts(tmp_path, render_dnsmasq(manifest, SETUP))
 
 
 def test_a_root_is_nobodys_ipv6_router() -> None:
