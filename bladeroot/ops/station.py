@@ -234,6 +234,9 @@ class Station:
             sightings=self._sightings,
             wish=wish,
         )
+        if self._root is not None and self._root.successor:
+            # Who hands over does not outdo its successor, however short ago it was promoted itself.
+            self.state = attrs.evolve(self.state, promoted_until_s=None)
         before, self.state = self.state, step_role(self.state, view)
         self._followed = find_followed(self.state, view)
         self._become(before)
