@@ -40,6 +40,10 @@ _DEPUTIES = 3
 _LOOK_S = 2.0
 """At least so often the depot is looked into, and everything is thought over."""
 _DEFEND_S = 2.0
+_REMIND_S = 20.0
+"""So often a root announces itself unasked: zeroconf asks again for what it knows only after a quarter of an
+hour, and until then two roots of a network that was split and joined would not hear of each other.
+"""
 
 
 @frozen(kw_only=True)
@@ -220,7 +224,8 @@ class Station:
         before, self.state = self.state, step_role(self.state, view)
         self._followed = find_followed(self.state, view)
         self._become(before)
-        if is_challenged(self.state, view) and self._root and now_s >= self._defended_s + _DEFEND_S:
+        pause_s = _DEFEND_S if is_challenged(self.state, view) else _REMIND_S
+        if self._root and now_s >= self._defended_s + pause_s:
             self._defended_s = now_s
             self._root.announce_again()
         with self._changed:
