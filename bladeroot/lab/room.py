@@ -74,15 +74,22 @@ class Room:
         return self.blades[name]
 
     def add_blade(
-        self, name: str, disk_size_bytes: int, address: str | None = None, *, root: str | None = None
+        self,
+        name: str,
+        disk_size_bytes: int,
+        address: str | None = None,
+        *,
+        root: str | None = None,
+        segment: str = "",
     ) -> ProcessBlade:
         """A machine that is switched off, with the disk of that blade as it is, or an empty one.
 
         Without `address` it has the one that goes with its place in the inventory, however often that is
-        asked for. It follows no other root than `root`, where one is given. Its power is cut with the block.
+        asked for. It follows no other root than `root`, where one is given. `segment` is one
+        of the network's, which the address is in. Its power is cut with the block.
         """
         chosen = address or self._address_of(name)
-        host = self._network.add_host(name, chosen, rate_bits=self._link_bits)
+        host = self._network.add_host(name, chosen, rate_bits=self._link_bits, segment=segment)
         parts = BladeParts(
             name=name,
             network=self._network,
