@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bladeroot.core.cluster import MIB
-from bladeroot.events import Event, Note, RoleChanged, ignore
+from bladeroot.events import Note, RoleChanged, ignore
 from bladeroot.lab.blade import ProcessBlade
 from bladeroot.lab.network import start_network
 from bladeroot.lab.room import open_room
@@ -24,15 +24,12 @@ _TIMEOUT_S = 300.0
 
 
 def test_all_finish_though_the_root_dies_three_times_in_mid_swarm(tmp_path: Path) -> None:
-    heard: list[Event] = []
-    report = run_takeover(tmp_path, TakeoverOptions(blades=12, seed=1), heard.append)
+    report = run_takeover(tmp_path, TakeoverOptions(blades=12, seed=1), ignore)
     assert len(report.blades) == 12
     assert [death.blade for death in report.deaths[1:]] == [death.next_root for death in report.deaths[:-1]]
     assert all(0 < death.fetched < 1 and death.takeover_s > 0 for death in report.deaths)
     assert [death.fetched for death in report.deaths] == sorted(death.fetched for death in report.deaths)
     assert report.last_root == report.deaths[-1].next_root
-    epochs = [event.epoch for event in heard if isinstance(event, RoleChanged) and event.role == "root"]
-    assert epochs == sorted(set(epochs)), "two were root at once"
 
 
 def test_all_finish_without_a_root_where_nobody_may_take_over(tmp_path: Path) -> None:
