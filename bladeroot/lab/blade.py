@@ -33,7 +33,8 @@ from bladeroot.ops.resume import read_slot
 
 _OWN_NAMESPACES = ("unshare", "--pid", "--fork", "--kill-child", "--uts", "--mount-proc")
 """Whatever a machine has started ends with the first process of its PID namespace, and by SIGKILL."""
-_DISK_DEADLINE_S = 60.0
+_DISK_DEADLINE_S = 240.0
+"""What a blade has written goes to this machine's own disk first, and that of a whole room at once."""
 _POLL_S = 0.05
 
 

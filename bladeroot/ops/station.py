@@ -42,9 +42,9 @@ _DEPUTIES = 3
 _LOOK_S = 2.0
 """At least so often the depot is looked into, and everything is thought over."""
 _DEFEND_S = 2.0
-_BEACON_S = 30.0
-"""So often a root makes itself heard though nothing has changed: two that never heard each other, in parts
-of a network that were apart, would stay two.
+_BEACON_S = 20.0
+"""So often a root announces itself unasked: zeroconf asks again for what it knows only after a quarter of an
+hour, and until then two roots of a network that was split and joined would not hear of each other.
 """
 
 

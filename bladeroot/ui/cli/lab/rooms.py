@@ -43,8 +43,8 @@ def add_parsers(verbs: Verbs) -> None:
         summary="the root dies in mid-swarm, three times, and all blades finish",
         description="Two blades are installed first, and one of them is root. The others are switched on "
         "with empty disks, over slow links; while they install, the root's power is cut at a random moment, "
-        "and that of each next one; a dead one is switched on again as soon as there is a root. All finish, and "
-        "the last root has heard it from each of them.",
+        "and that of each next one; a dead one is switched on again as soon as there is a root. All "
+        "finish, and the last root has heard it from each of them.",
         examples=[
             ("bladeroot lab run takeover", "12 blades, three deaths"),
             ("bladeroot lab run takeover --manual --blades 6", "nobody may take over, and all finish"),
@@ -77,8 +77,8 @@ def add_parsers(verbs: Verbs) -> None:
         summary="power cuts, reimages, new generations and splits at random",
         description="All blades are installed and up; then, for some minutes, one thing after the other "
         "happens to them that is drawn at random. After each, every disk must have a system that boots, "
-        "or an agent that goes on with its install. In the end, left alone, every blade runs the highest serial, "
-        "and there is one root.",
+        "or an agent that goes on with its install. In the end, left alone, every blade runs the highest "
+        "serial, and there is one root.",
         examples=[
             ("bladeroot lab run soak --minutes 30", "half an hour of it"),
             ("bladeroot lab run soak --seed 4 --blades 6", "what another run drew"),
