@@ -11,14 +11,14 @@ from attrs import frozen
 
 from bladeroot.errors import ClaimNotHeldError, UsageError
 from bladeroot.events import Event, Note, Reporter, StepFinished
-from bladeroot.lab.recovery import Recovery, switch_on
-from bladeroot.lab.stage import Stage, open_stage
+from bladeroot.lab.bladeroom import BladeRoom, open_blade_room
+from bladeroot.lab.recovery import Recovery, install_all, switch_on
 from bladeroot.lab.vmcluster import PREPARING, VmClusterOptions, prepare_cluster
 from bladeroot.ops.steps import step
 
 PHASES = (*PREPARING, "install", "power-loss", "promise")
 _ROOT_WITHIN_S = 60.0
-"""After the last blade with a disk is up. It is a few seconds; of machines that share two processors, more."""
+"""After the last blade with a disk is up: a few seconds; more where machines share two processors."""
 _FEWEST_BLADES = 2
 
 
@@ -62,35 +62,26 @@ def run_powerloss(work: Path, options: VmClusterOptions, reporter: Reporter) -> 
         reporter(event)
 
     cluster = prepare_cluster(work, options, report)
-    with open_stage(cluster, work, is_vm=options.is_vm, reporter=report) as stage:
+    with open_blade_room(cluster, work, is_vm=options.is_vm, reporter=report) as room:
         with step("install", "Install all blades from the operator's root, which then goes for good", report):
-            install_all(stage)
-        first_in_line, *others = stage.names
+            install_all(room, room.names)
+        first_in_line, *others = room.names
         with step("power-loss", "Cut the power of all; empty one disk; switch all on", report):
-            power_loss = lose(stage, wiped={first_in_line}, reporter=report)
+            power_loss = lose(room, wiped={first_in_line}, reporter=report)
         with step("promise", f"Lose all but {first_in_line} for good; switch all on", report):
-            promise = lose(stage, wiped=set(others), reporter=report)
+            promise = lose(room, wiped=set(others), reporter=report)
     return PowerlossReport(phases_s=phases, power_loss=power_loss, promise=promise)
 
 
-def install_all(stage: Stage) -> None:
-    """From the operator's root, until each blade could be root; then all power is cut, that root's too."""
-    root = stage.start_root()
-    switch_on(stage, wiped=stage.names)
-    for name in stage.names:
-        stage.cut_power(name)
-    root.stop()
-
-
-def lose(stage: Stage, *, wiped: set[str], reporter: Reporter) -> Recovery:
-    """Cut all power, empty those disks, switch all on. Raises ClaimNotHeldError unless the room is whole again,
-    by a root that the blades with disks made of themselves.
+def lose(room: BladeRoom, *, wiped: set[str], reporter: Reporter) -> Recovery:
+    """Cut all power, empty those disks, switch all on. Raises ClaimNotHeldError unless the room is whole
+    again, by a root that one of the blades with disks was soon.
     """
-    for name in stage.names:
-        stage.cut_power(name)
+    for name in room.names:
+        room.cut_power(name)
     for name in wiped:
-        stage.replace_disk(name)
-    recovery = switch_on(stage, wiped=wiped)
+        room.replace_disk(name)
+    recovery = switch_on(room, room.names, wiped=wiped)
     for line in recovery.lines():
         reporter(Note(text=line.strip()))
     if recovery.root not in recovery.kept:

@@ -5,13 +5,13 @@ and one root.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from attrs import frozen
 
 from bladeroot.core.roomstate import BladePhase
 from bladeroot.errors import ClaimNotHeldError
-from bladeroot.lab.stage import Stage
+from bladeroot.lab.bladeroom import BladeRoom
 from bladeroot.lab.witness import RoomView, Witness
 
 _BAD = (BladePhase.FAILED, BladePhase.HELD)
@@ -50,35 +50,52 @@ class Recovery:
         return lines
 
 
-def switch_on(stage: Stage, *, wiped: Collection[str]) -> Recovery:
-    """Switch all blades on at once, and wait until the room is whole. Raises ClaimNotHeldError."""
+def switch_on(room: BladeRoom, names: Sequence[str], *, wiped: Collection[str]) -> Recovery:
+    """Switch these blades on at once, and wait until the room of them is whole. Raises ClaimNotHeldError."""
     booted_s: dict[str, float] = {}
     first: list[tuple[str, float]] = []
-    with stage.watch() as witness:
+    with room.watch() as witness:
         began_s = time.monotonic()
-        for name in stage.names:
-            stage.power_on(name)
+        for name in names:
+            room.power_on(name)
 
         def is_whole() -> bool:
             now_s = time.monotonic() - began_s
-            for name in stage.names:
-                if name not in booted_s and stage.has_booted(name):
+            for name in names:
+                if name not in booted_s and room.has_booted(name):
                     booted_s[name] = now_s
             view = look(witness)
             if view.root and not first:
                 first.append((view.root, now_s))
-            return len(booted_s) == len(stage.names) and is_room_whole(stage, view)
+            return len(booted_s) == len(names) and is_room_whole(room, view, names)
 
-        whole_s = stage.wait_until(is_whole, lambda: describe(stage, witness.view), len(stage.names))
+        whole_s = room.wait_until(is_whole, lambda: describe(room, witness.view), len(names))
         return Recovery(
-            kept=tuple(name for name in stage.names if name not in wiped),
-            wiped=tuple(name for name in stage.names if name in wiped),
+            kept=tuple(name for name in names if name not in wiped),
+            wiped=tuple(name for name in names if name in wiped),
             booted_s=booted_s,
             root=first[0][0],
             root_s=first[0][1],
             root_at_end=witness.view.root,
             whole_s=whole_s,
         )
+
+
+def install_all(room: BladeRoom, names: Sequence[str]) -> None:
+    """From the operator's root, which is gone afterwards; they are off then. Raises ClaimNotHeldError.
+
+    Process blades do it themselves, and are up before their power is cut with that root's. Emulated machines
+    are spared that: the operator installs their disks.
+    """
+    root = room.start_root()
+    if room.is_emulated:
+        for name in names:
+            room.install_disk(name)
+    else:
+        switch_on(room, names, wiped=names)
+        for name in names:
+            room.cut_power(name)
+    root.stop()
 
 
 def look(witness: Witness) -> RoomView:
@@ -90,19 +107,21 @@ def look(witness: Witness) -> RoomView:
     return view
 
 
-def is_room_whole(stage: Stage, view: RoomView) -> bool:
-    """Whether there is one root, and by what it says each blade is up, and could be root."""
-    serial = stage.cluster.manifest.serial
+def is_room_whole(room: BladeRoom, view: RoomView, names: Sequence[str] = ()) -> bool:
+    """Whether there is one root, and by what it says each of the blades (all, if none is named) is up, and
+    could be root.
+    """
+    serial = room.cluster.manifest.serial
     blades = view.blades
-    return all(name in blades and blades[name].is_whole(serial) for name in stage.names)
+    return all(name in blades and blades[name].is_whole(serial) for name in names or room.names)
 
 
-def describe(stage: Stage, view: RoomView) -> str:
+def describe(room: BladeRoom, view: RoomView) -> str:
     """What there is instead of a whole room."""
     roots = ", ".join(view.roots) or "none"
     missing = [
         f"{name} {seen.phase}, runs {seen.serial}, holds {seen.holds}" if seen else f"{name} not heard of"
-        for name in stage.names
+        for name in room.names
         for seen in [view.blades.get(name)]
     ]
     return f"roots: {roots}; {'; '.join(missing)}"

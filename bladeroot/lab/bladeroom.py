@@ -1,4 +1,4 @@
-"""What a scenario plays on: a room of blades that are processes, or virtual machines; it need not know which."""
+"""A room of blades that are processes, or virtual machines: a scenario need not know which."""
 
 from __future__ import annotations
 
@@ -27,15 +27,17 @@ from bladeroot.lab.witness import Witness, watching
 BOOTED = r"bladeroot-booted (\{.*?\})"
 """What the shipped overlay has a machine say on its console when all has been started."""
 _PROCESS_DISK_SIZE_BYTES = 6 * GIB
-_COMMAND_TIMEOUT_S = 300.0
+_COMMAND_TIMEOUT_S = 900.0
 _POLL_S = 0.2
 
 
-class Stage(ABC):
+class BladeRoom(ABC):
     """Blades with power switches and disks, and a place in their network for an operator."""
 
     patience_s: float
     """How long a blade may take for what it does, however busy this machine is."""
+    is_emulated: bool
+    """Whether what blades do takes them many times as long as it takes this machine."""
 
     def __init__(self, cluster: VmCluster, work: Path) -> None:
         self.cluster = cluster
@@ -48,7 +50,7 @@ class Stage(ABC):
 
     @abstractmethod
     def start_root(self) -> RoomProcess:
-        """The operator's own root, serving when this returns."""
+        """The operator's own root, serving when this returns; it does not answer netboot."""
 
     @abstractmethod
     def command(self, argv: Sequence[str]) -> list[Argument]:
@@ -76,6 +78,10 @@ class Stage(ABC):
 
         Raises ClaimNotHeldError where it goes no further by itself.
         """
+
+    def install_disk(self, name: str) -> None:
+        """Have the operator install a blade's disk, by what he finds in the room. Raises ClaimNotHeldError."""
+        self.operate("install", "--blade", name, "--disk", str(self.disk(name)), "--yes")
 
     def operate(self, *words: str) -> Completed:
         """`bladeroot --json WORDS` as the operator runs it. Raises ClaimNotHeldError where it fails."""
@@ -107,10 +113,11 @@ class Stage(ABC):
         return time.monotonic() - began_s
 
 
-class ProcessStage(Stage):
+class ProcessBladeRoom(BladeRoom):
     """Process blades in network namespaces."""
 
     patience_s = 120.0
+    is_emulated = False
 
     def __init__(self, cluster: VmCluster, work: Path, network: LabNetwork, reporter: Reporter) -> None:
         super().__init__(cluster, work)
@@ -119,55 +126,55 @@ class ProcessStage(Stage):
         self._booted: set[str] = set()
         self._bad: dict[str, str] = {}
         self._root_is_up = threading.Event()
-        self.room: Room | None = None
+        self._room: Room | None = None
 
     @contextmanager
-    def furnished(self) -> Iterator[ProcessStage]:
+    def furnished(self) -> Iterator[ProcessBladeRoom]:
         """With the blades in it, off, for the length of the block."""
         with open_room(self._network, self.cluster.folder.path, self.work, self._hear) as room:
-            self.room = room
+            self._room = room
             for name in self.names:
                 address = self.cluster.folder.cluster.blade(name).address
                 room.add_blade(name, _PROCESS_DISK_SIZE_BYTES, (address or "").partition("/")[0] or None)
             yield self
 
     def start_root(self) -> RoomProcess:
-        """See `Stage`."""
+        """See `BladeRoom`."""
         root = self._furniture.start_root(self.cluster.depot)
         self.wait_until(self._root_is_up.is_set, lambda: "the operator's root is not up")
         return root
 
     def command(self, argv: Sequence[str]) -> list[Argument]:
-        """See `Stage`."""
+        """See `BladeRoom`."""
         return self._network.host(ROOT_HOST).command(argv)
 
     def power_on(self, name: str) -> None:
-        """See `Stage`."""
+        """See `BladeRoom`."""
         self._booted.discard(name)
         self._furniture.machines[name].power_on()
 
     def cut_power(self, name: str) -> None:
-        """See `Stage`."""
+        """See `BladeRoom`."""
         self._furniture.machines[name].cut_power()
 
     def replace_disk(self, name: str) -> None:
-        """See `Stage`."""
+        """See `BladeRoom`."""
         self._furniture.machines[name].replace_disk()
 
     def disk(self, name: str) -> Path:
-        """See `Stage`."""
+        """See `BladeRoom`."""
         return self._furniture.machines[name].disk
 
     def has_booted(self, name: str) -> bool:
-        """See `Stage`."""
+        """See `BladeRoom`."""
         if name in self._bad:
             raise ClaimNotHeldError(self._bad[name], f"its log: {self._furniture.machines[name].log}")
         return name in self._booted
 
     @property
     def _furniture(self) -> Room:
-        assert self.room is not None, "not furnished"  # noqa: S101
-        return self.room
+        assert self._room is not None, "not furnished"  # noqa: S101
+        return self._room
 
     def _hear(self, event: Event) -> None:
         match event:
@@ -182,10 +189,11 @@ class ProcessStage(Stage):
         self._reporter(event)
 
 
-class VmStage(Stage):
-    """Virtual machines. Their firmware tries the disk first, as an install has it do, and then the network."""
+class VmBladeRoom(BladeRoom):
+    """Virtual machines; their firmware tries the disk first, as an install has it do, then the network."""
 
     patience_s = 300.0
+    is_emulated = True
 
     def __init__(self, cluster: VmCluster, work: Path, room: VmRoom) -> None:
         super().__init__(cluster, work)
@@ -193,33 +201,33 @@ class VmStage(Stage):
         cluster.furnish(room)
 
     def start_root(self) -> RoomProcess:
-        """See `Stage`."""
-        root = self._room.start_root(self.cluster.folder.path, self.cluster.depot)
+        """See `BladeRoom`."""
+        root = self._room.start_root(self.cluster.folder.path, self.cluster.depot, ["--netboot", "off"])
         self._room.wait_for_root(root)
         return root
 
     def command(self, argv: Sequence[str]) -> list[Argument]:
-        """See `Stage`."""
+        """See `BladeRoom`."""
         return self._room.segment.command(argv)
 
     def power_on(self, name: str) -> None:
-        """See `Stage`."""
+        """See `BladeRoom`."""
         self._room.blade(name).power_on("disk")
 
     def cut_power(self, name: str) -> None:
-        """See `Stage`."""
+        """See `BladeRoom`."""
         self._room.blade(name).cut_power()
 
     def replace_disk(self, name: str) -> None:
-        """See `Stage`."""
+        """See `BladeRoom`."""
         make_disk(self.disk(name), self.cluster.disk_size_bytes)
 
     def disk(self, name: str) -> Path:
-        """See `Stage`."""
+        """See `BladeRoom`."""
         return self._room.blade(name).disk
 
     def has_booted(self, name: str) -> bool:
-        """See `Stage`."""
+        """See `BladeRoom`."""
         machine = self._room.blade(name).machine
         found = machine.look_for(BOOTED, fails_on=FAILURES)
         if found is None:
@@ -231,12 +239,14 @@ class VmStage(Stage):
 
 
 @contextmanager
-def open_stage(cluster: VmCluster, work: Path, *, is_vm: bool, reporter: Reporter) -> Iterator[Stage]:
+def open_blade_room(
+    cluster: VmCluster, work: Path, *, is_vm: bool, reporter: Reporter
+) -> Iterator[BladeRoom]:
     """A room with the cluster's blades, all off and with empty disks; everything ends with the block."""
     with ExitStack() as stack:
         if is_vm:
-            yield VmStage(cluster, work, stack.enter_context(open_vm_room(work, reporter)))
+            yield VmBladeRoom(cluster, work, stack.enter_context(open_vm_room(work, reporter)))
         else:
-            network = stack.enter_context(start_network("play"))
-            stage = ProcessStage(cluster, work, network, reporter)
-            yield stack.enter_context(stage.furnished())
+            network = stack.enter_context(start_network("room"))
+            room = ProcessBladeRoom(cluster, work, network, reporter)
+            yield stack.enter_context(room.furnished())
