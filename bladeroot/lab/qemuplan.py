@@ -25,6 +25,8 @@ _NO_PXE = (
     *("-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=n"),
 )
 _SECTOR_BYTES = 512
+_NEXT_TRY_MS = 5000
+"""Where nothing boots, BIOS begins anew, as a server's does: nobody may answer netboot yet."""
 
 NO_TIMER_CHECK = "no_timer_check"
 """For kernels in these machines: on a busy host the emulated timer is late, which stops a kernel that checks
@@ -91,6 +93,8 @@ def plan_qemu(
         argv += ["-uuid", spec.uuid]
     if not spec.reboots:
         argv += ["-no-reboot"]
+    elif spec.start != "alone":
+        argv += ["-boot", f"reboot-timeout={_NEXT_TRY_MS}"]
     if spec.kernel is not None:
         argv += ["-kernel", str(spec.kernel.image), "-initrd", str(spec.kernel.initramfs)]
         argv += ["-append", spec.kernel.command_line]

@@ -29,6 +29,12 @@ LAYOUT = Layout(
 )
 PREPARING = ("cluster", "snapshot", "publish")
 _TOOLS = ("ip", "nsenter", "unshare", "setpriv", "qemu-system-x86_64", "dnsmasq", "mkfs.vfat", "mcopy")
+_PROCESS_TOOLS = ("ip", "tc", "setpriv", "unshare", "sfdisk", "mkfs.ext4", "mkfs.vfat", "mcopy")
+_JOURNAL_TO_CONSOLE = """\
+[Service]
+StandardOutput=journal+console
+StandardError=journal+console
+"""
 _PLAIN_ROLES = {"blade": Role(name="blade", description="what the snapshot is, and no more")}
 
 
@@ -44,6 +50,10 @@ class VmClusterOptions:
     snapshot: Path | None = None
     cache: Path | None = None
     """Keeps the Debian between runs."""
+    is_vm: bool = True
+    """False: the blades are processes. They have no firmware, and need nobody to answer netboot."""
+    speaks: bool = False
+    """Whether the daemon's journal goes to the console too."""
 
 
 @frozen(kw_only=True)
@@ -78,8 +88,8 @@ class VmCluster:
 
 def prepare_cluster(work: Path, options: VmClusterOptions, reporter: Reporter) -> VmCluster:
     """Make it all in an empty folder, in the steps `PREPARING`. Raises PrivilegeError, MissingToolError."""
-    require_root("a room of virtual blades")
-    require_tools(_TOOLS)
+    require_root("a room of blades")
+    require_tools(_TOOLS if options.is_vm else _PROCESS_TOOLS)
     with step("cluster", "Make a cluster", reporter):
         folder, key_path = make_cluster(work, options)
     with step("snapshot", "Get a snapshot", reporter):
@@ -110,8 +120,14 @@ def make_cluster(work: Path, options: VmClusterOptions) -> tuple[ClusterFolder, 
         kernel_command_line=KERNEL_COMMAND_LINE,
         secret_key_path=key_path,
     )
+    if options.speaks:
+        drop_in = made.folder.overlays / "cluster/files/etc/systemd/system/bladeroot.service.d/lab.conf"
+        drop_in.parent.mkdir(parents=True)
+        drop_in.write_text(_JOURNAL_TO_CONSOLE)
     cluster = made.folder.cluster
-    network = attrs.evolve(cluster.network, netboot=Netboot.DHCP, dhcp_range=("10.77.0.220", "10.77.0.250"))
+    network = cluster.network
+    if options.is_vm:
+        network = attrs.evolve(network, netboot=Netboot.DHCP, dhcp_range=("10.77.0.220", "10.77.0.250"))
     return made.folder.save(attrs.evolve(cluster, layouts={LAYOUT.name: LAYOUT}, network=network)), key_path
 
 

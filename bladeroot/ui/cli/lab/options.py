@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from bladeroot.lab.vmcluster import VmClusterOptions
 
 DEFAULT_WORK = Path("/var/lib/bladeroot-lab")
+DEFAULT_RUN_WORK = Path("/var/tmp/bladeroot-run")  # noqa: S108 - root's own, emptied first, and named in the help
 MARKER = ".bladeroot-lab"
 
 
@@ -27,24 +28,62 @@ def add_work(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_run_work(parser: argparse.ArgumentParser) -> None:
+    """`--work DIR` of a scenario."""
+    parser.add_argument(
+        "--work", type=Path, default=DEFAULT_RUN_WORK, metavar="DIR", help="where to work, emptied first"
+    )
+
+
 def add_room_options(parser: argparse.ArgumentParser) -> None:
     """What a room of virtual blades is made of."""
     parser.add_argument("--vm", action="store_true", help="blades are virtual machines (the only kind, yet)")
     parser.add_argument(
         "--blades", type=parse_count, default=2, metavar="N", help="how many blades (default: 2)"
     )
-    parser.add_argument(
-        "--firmware",
-        choices=["bios", "uefi", "uefi-http", "mixed"],
-        default="mixed",
-        help="what blades boot with; mixed: BIOS, UEFI, and UEFI with HTTP Boot in turn (default)",
-    )
+    _add_firmware(parser, "mixed")
     parser.add_argument(
         "--disk",
         choices=["virtio", "sata", "nvme", "mixed"],
         default="virtio",
         help="what disks are attached to (default: virtio); mixed: one after the other",
     )
+    _add_snapshot(parser)
+
+
+def add_scenario_options(parser: argparse.ArgumentParser) -> None:
+    """Of scenarios that blades of either kind play; how many is up to each."""
+    parser.add_argument(
+        "--vm", action="store_true", help="blades are virtual machines (default: processes with disks)"
+    )
+    _add_firmware(parser, "bios")
+    _add_snapshot(parser)
+
+
+def read_scenario_options(args: argparse.Namespace, blades: int) -> VmClusterOptions:
+    """The options as the lab wants them."""
+    from bladeroot.lab.vmcluster import VmClusterOptions
+
+    return VmClusterOptions(
+        blades=blades,
+        firmware=args.firmware,
+        snapshot=args.snapshot,
+        is_vm=args.vm,
+        speaks=args.vm and args.snapshot is None,
+    )
+
+
+def _add_firmware(parser: argparse.ArgumentParser, default: str) -> None:
+    parser.add_argument(
+        "--firmware",
+        choices=["bios", "uefi", "uefi-http", "mixed"],
+        default=default,
+        help="what virtual machines boot with; mixed: BIOS, UEFI, and UEFI with HTTP Boot in turn "
+        f"(default: {default})",
+    )
+
+
+def _add_snapshot(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--snapshot",
         type=Path,

@@ -10,12 +10,11 @@ from typing import Any, Protocol
 
 from bladeroot.errors import ClaimNotHeldError, MissingToolError, PrivilegeError, UsageError
 from bladeroot.events import Note
-from bladeroot.ui.cli.lab.options import MARKER
+from bladeroot.ui.cli.lab.options import DEFAULT_RUN_WORK, MARKER, add_run_work
 from bladeroot.ui.cli.options import parse_count
 from bladeroot.ui.cli.output import Output
 from bladeroot.ui.cli.parser import Parser, Run, Verbs, add_verb
 
-_DEFAULT_WORK = Path("/var/tmp/bladeroot-run")  # noqa: S108 - root's own, emptied first, and named in the help
 _LARGEST_SEED = 10**6
 _MOST_BLADES = 200
 """Their addresses are in one network of 256."""
@@ -156,7 +155,7 @@ def _add(
         summary=summary,
         description=description + _PROCESSES,
         examples=examples,
-        files=[(str(_DEFAULT_WORK), "cluster folder, depot, disks, logs; emptied at the next start")],
+        files=[(str(DEFAULT_RUN_WORK), "cluster folder, depot, disks, logs; emptied at the next start")],
         errors=[PrivilegeError, MissingToolError, ClaimNotHeldError],
     )
     parser.add_argument(
@@ -166,9 +165,7 @@ def _add(
         metavar="N",
         help=f"how many blades (default: {blades})",
     )
-    parser.add_argument(
-        "--work", type=Path, default=_DEFAULT_WORK, metavar="DIR", help="where to work, emptied first"
-    )
+    add_run_work(parser)
     return parser
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from bladeroot.errors import ClaimNotHeldError, MissingToolError, PrivilegeError
-from bladeroot.ui.cli.lab import rooms
-from bladeroot.ui.cli.lab.options import MARKER, add_room_options, read_room_options
+from bladeroot.ui.cli.lab import losses, rooms
+from bladeroot.ui.cli.lab.options import (
+    DEFAULT_RUN_WORK,
+    MARKER,
+    add_room_options,
+    add_run_work,
+    read_room_options,
+)
 from bladeroot.ui.cli.output import Output
 from bladeroot.ui.cli.parser import Verbs, add_verb, add_verbs
-
-_DEFAULT_WORK = Path("/var/tmp/bladeroot-run")  # noqa: S108 - root's own, emptied first, and named in the help
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -37,13 +40,12 @@ def add_parser(verbs: Verbs) -> None:
             ("bladeroot lab run netboot --vm --blades 3", "one blade of each firmware"),
             ("bladeroot lab run netboot --vm --blades 1 --firmware bios --json", "for programs"),
         ],
-        files=[(str(_DEFAULT_WORK), "cluster folder, depot, disks, consoles; emptied at the next start")],
+        files=[(str(DEFAULT_RUN_WORK), "cluster folder, depot, disks, consoles; emptied at the next start")],
     )
     add_room_options(netboot)
-    netboot.add_argument(
-        "--work", type=Path, default=_DEFAULT_WORK, metavar="DIR", help="where to work, emptied first"
-    )
+    add_run_work(netboot)
     rooms.add_parsers(inner)
+    losses.add_parsers(inner)
 
 
 def run_netboot(args: argparse.Namespace, out: Output) -> int:
