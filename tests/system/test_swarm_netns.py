@@ -26,6 +26,9 @@ pytestmark = pytest.mark.system
 HERE = Path(__file__).resolve().parent
 DEADLINE_S = 120.0
 RATE_BITS = 80_000_000
+ANNOUNCE_INTERVAL_S = 20.0
+JOINING_S = 12.0
+"""So long a member that has joined says so every few seconds; then once in an interval."""
 
 
 class Member:
@@ -153,6 +156,48 @@ def test_a_room_goes_on_when_the_root_is_killed(
         assert stats["from_root_bytes"] == 0
         for name, data in artefact.files.items():
             assert (tmp_path / f"late{number}" / "runtime" / name).read_bytes() == data
+
+
+def test_blades_that_know_nobody_but_a_dead_root_find_each_other_soon(
+    artefact: TestArtefact, network: LabNetwork, stack: ExitStack, root: Member, tmp_path: Path
+) -> None:
+    """One has a copy, and has long announced itself; the others announce themselves when they come."""
+    dead = f"{network.host('root').address}:7475"
+    first, *rest = start_blades(network, stack, tmp_path, 4, dead)
+    first.go()
+    first.hear()
+    root.process.send_signal(signal.SIGKILL)
+    root.process.wait()
+    for blade in rest:
+        blade.go()
+    for blade in rest:
+        heard = blade.hear()
+        assert heard["stats"]["have_bytes"] == artefact.size_bytes
+        assert heard["stats"]["from_root_bytes"] == 0
+        assert heard["seconds"] < ANNOUNCE_INTERVAL_S, "it heard only of what is said again"
+
+
+@pytest.mark.usefixtures("root")
+def test_a_blade_whose_announcements_were_lost_is_found_by_the_next(
+    artefact: TestArtefact, network: LabNetwork, stack: ExitStack, tmp_path: Path
+) -> None:
+    """No multicast comes through while it joins and says so, and nobody tells it of anybody."""
+    (blade,) = start_blades(network, stack, tmp_path, 1)
+    pass_multicast(network, "root", "off")
+    pass_multicast(network, "blade0", "off")
+    blade.go()
+    time.sleep(JOINING_S)
+    pass_multicast(network, "root", "on")
+    pass_multicast(network, "blade0", "on")
+    heard = blade.hear()
+    assert heard["stats"]["have_bytes"] == artefact.size_bytes
+    assert JOINING_S < heard["seconds"] < JOINING_S + 1.5 * ANNOUNCE_INTERVAL_S
+
+
+def pass_multicast(network: LabNetwork, name: str, how: str) -> None:
+    """Whether the switch gives that host what is for many."""
+    number = list(network.hosts).index(name)
+    run(["bridge", "-netns", network.bridge_namespace, *f"link set dev v{number} mcast_flood {how}".split()])
 
 
 @pytest.mark.usefixtures("root")
