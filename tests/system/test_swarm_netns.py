@@ -194,6 +194,31 @@ def test_a_blade_whose_announcements_were_lost_is_found_by_the_next(
     assert JOINING_S < heard["seconds"] < JOINING_S + 1.5 * ANNOUNCE_INTERVAL_S
 
 
+@pytest.mark.usefixtures("root")
+def test_a_blade_whose_cable_was_out_is_a_member_again(
+    artefact: TestArtefact, network: LabNetwork, stack: ExitStack, tmp_path: Path
+) -> None:
+    """Meanwhile its addresses change, so that its sockets are opened anew, and none where no link is."""
+    (blade,) = start_blades(network, stack, tmp_path, 1)
+    network.set_link("blade0", up=False)
+    for address in ("10.88.0.1/24", "10.88.0.2/24"):
+        run(["ip", "-netns", network.host("blade0").namespace, *f"address add {address} dev eth0".split()])
+    blade.go()
+    wait_for_socket(network.host("blade0"), there=False)
+    network.set_link("blade0", up=True)
+    wait_for_socket(network.host("blade0"), there=True)
+    assert blade.hear()["stats"]["have_bytes"] == artefact.size_bytes
+
+
+def wait_for_socket(host: LabHost, *, there: bool) -> None:
+    """Until the host's member listens at its own address, or does not."""
+    until = time.monotonic() + DEADLINE_S
+    argv = ["ss", "--no-header", "--listening", "--tcp", "--numeric", "src", f"{host.address}:7475"]
+    while bool(run(host.command(argv)).stdout.strip()) is not there:
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
 def pass_multicast(network: LabNetwork, name: str, how: str) -> None:
     """Whether the switch gives that host what is for many."""
     number = list(network.hosts).index(name)
