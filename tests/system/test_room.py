@@ -166,7 +166,7 @@ def test_all_finish_without_any_root_once_one_copy_is_out(
         root = room.start_root(toy.depot.path)
         for blade in BLADES:
             room.start_blade(blade, DISK_SIZE_BYTES, extra=["--linger"])
-        network.shape(slow, _LINK_BITS // 4)
+        network.shape(slow, _LINK_BITS // 3)
         assert has_all.wait(_TIMEOUT_S)
         root.kill()
         assert slow not in have_runtime, "too late to be in the midst"

@@ -8,7 +8,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,9 @@ pytestmark = pytest.mark.system
 HERE = Path(__file__).resolve().parent
 DEADLINE_S = 120.0
 RATE_BITS = 80_000_000
+ANNOUNCE_INTERVAL_S = 20.0
+JOINING_S = 12.0
+"""So long a member that has joined says so every few seconds; then once in an interval."""
 
 
 class Member:
@@ -153,6 +156,81 @@ def test_a_room_goes_on_when_the_root_is_killed(
         assert stats["from_root_bytes"] == 0
         for name, data in artefact.files.items():
             assert (tmp_path / f"late{number}" / "runtime" / name).read_bytes() == data
+
+
+def test_blades_that_know_nobody_but_a_dead_root_find_each_other_soon(
+    artefact: TestArtefact, network: LabNetwork, stack: ExitStack, root: Member, tmp_path: Path
+) -> None:
+    """One has a copy, and has long announced itself; the others announce themselves when they come."""
+    dead = f"{network.host('root').address}:7475"
+    first, *rest = start_blades(network, stack, tmp_path, 4, dead)
+    first.go()
+    first.hear()
+    root.process.send_signal(signal.SIGKILL)
+    root.process.wait()
+    for blade in rest:
+        blade.go()
+    for blade in rest:
+        heard = blade.hear()
+        assert heard["stats"]["have_bytes"] == artefact.size_bytes
+        assert heard["stats"]["from_root_bytes"] == 0
+        assert heard["seconds"] < ANNOUNCE_INTERVAL_S, "it heard only of what is said again"
+
+
+@pytest.mark.usefixtures("root")
+def test_a_blade_whose_announcements_were_lost_is_found_by_the_next(
+    artefact: TestArtefact, network: LabNetwork, stack: ExitStack, tmp_path: Path
+) -> None:
+    """No multicast comes through while it joins and says so, and nobody tells it of anybody."""
+    (blade,) = start_blades(network, stack, tmp_path, 1)
+    pass_multicast(network, "root", "off")
+    pass_multicast(network, "blade0", "off")
+    blade.go()
+    time.sleep(JOINING_S)
+    pass_multicast(network, "root", "on")
+    pass_multicast(network, "blade0", "on")
+    heard = blade.hear()
+    assert heard["stats"]["have_bytes"] == artefact.size_bytes
+    assert JOINING_S < heard["seconds"] < JOINING_S + 1.5 * ANNOUNCE_INTERVAL_S
+
+
+@pytest.mark.usefixtures("root")
+def test_a_blade_whose_cable_was_out_is_a_member_again(
+    artefact: TestArtefact, network: LabNetwork, stack: ExitStack, tmp_path: Path
+) -> None:
+    """Meanwhile its addresses change, so that its sockets are opened anew, and none where no link is. When it
+    is back they do not: an IPv6 address that came with it would do what is to be done without.
+    """
+    (blade,) = start_blades(network, stack, tmp_path, 1)
+    host = network.host("blade0")
+    run(host.command(["sysctl", "--quiet", "--write", "net.ipv6.conf.all.disable_ipv6=1"]))
+    network.set_link("blade0", up=False)
+    wait_until(lambda: run(host.command(["cat", "/sys/class/net/eth0/operstate"])).stdout != "up\n")
+    run(["ip", "-netns", host.namespace, "address", "add", "10.88.0.1/24", "dev", "eth0"])
+    blade.go()
+    wait_until(lambda: not listens(host))
+    network.set_link("blade0", up=True)
+    wait_until(lambda: listens(host))
+    assert blade.hear()["stats"]["have_bytes"] == artefact.size_bytes
+
+
+def listens(host: LabHost) -> bool:
+    """Whether the host's member does so at its own address."""
+    argv = ["ss", "--no-header", "--listening", "--tcp", "--numeric", "src", f"{host.address}:7475"]
+    return bool(run(host.command(argv)).stdout.strip())
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    until = time.monotonic() + DEADLINE_S
+    while not is_so():
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+def pass_multicast(network: LabNetwork, name: str, how: str) -> None:
+    """Whether the switch gives that host what is for many."""
+    number = list(network.hosts).index(name)
+    run(["bridge", "-netns", network.bridge_namespace, *f"link set dev v{number} mcast_flood {how}".split()])
 
 
 @pytest.mark.usefixtures("root")

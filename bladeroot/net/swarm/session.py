@@ -22,6 +22,7 @@ from bladeroot.errors import (
 )
 from bladeroot.events import Reporter, SwarmStats, ignore
 from bladeroot.net.swarm.fetching import Address, Fetch, OnPiece, choose_pieces
+from bladeroot.net.swarm.links import find_links
 from bladeroot.net.swarm.member import Member
 from bladeroot.net.swarm.settings import MAX_PEERS_PER_TORRENT, make_settings, slot_settings
 
@@ -69,6 +70,7 @@ class Swarm:
         )
         parameters.settings = cast("lt.settings_pack", settings)
         parameters.disk_io_constructor = "posix_disk_io_constructor"
+        self._links = find_links()
         self._session = lt.session(parameters)
         _limit_local_peers_too(self._session)
         self.port = self._wait_until_listening(addresses, port)
@@ -258,9 +260,16 @@ class Swarm:
                     self._handle_alert(alert)
             if time.monotonic() >= next_tick:
                 next_tick = time.monotonic() + _TICK_S
+                self._listen_on_new_links()
                 for member in self._find_members():
                     with self._failing_loudly():
                         member.tick(self._root_addresses)
+
+    def _listen_on_new_links(self) -> None:
+        """Where there is no link libtorrent stops listening, and it does not hear when the link is back."""
+        before, self._links = self._links, find_links()
+        if self._links - before:
+            self._session.reopen_network_sockets(0)
 
     @contextlib.contextmanager
     def _failing_loudly(self) -> Iterator[None]:
