@@ -93,9 +93,7 @@ def test_what_is_no_question_gets_an_answer_that_says_so(tmp_path: Path, request
         assert b"does not understand that" in answer
 
 
-def test_who_says_nothing_or_leaves_holds_nobody_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_who_says_nothing_or_leaves_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(localsocket, "_ASKING_TIMEOUT_S", 0.05)
     with answering(tmp_path, echo, requests=3) as served:
         with localsocket.connected_socket(tmp_path, NAME):
