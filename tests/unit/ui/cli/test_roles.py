@@ -199,7 +199,7 @@ def test_the_daemons_own_error_is_the_commands(run: Run, tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("room")
-def test_who_may_not_ask_is_told_so(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_may_not_ask_is_told_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_arguments: object, **_request: object) -> None:
         raise PermissionError(13, "Permission denied")
 
