@@ -19,6 +19,7 @@ from bladeroot.core import wire
 from bladeroot.core.cluster import DEFAULT_PORT
 from bladeroot.core.manifest import sign_manifest
 from bladeroot.core.signing import SecretKey
+from bladeroot.core.takeover import PROMOTION_LASTS_S
 from bladeroot.host import localsocket
 from bladeroot.host.depot import Depot
 from bladeroot.host.run import DEVNULL, PIPE, Argument, Process, run, start_process
@@ -192,7 +193,7 @@ def test_a_person_moves_the_role_at_a_blades_shell_and_from_elsewhere(room: Room
     answer = room.bladeroot(other, "promote")
     assert (answer["blade"], answer["role"], answer["netboot"]) == (other, "root", "")
     room.wait_for_root(other)
-    assert room.programs[root].said("RoleChanged")[-1]["role"] == "retired"
+    wait_for(lambda: room.programs[root].said("RoleChanged")[-1]["role"] == "retired")
 
     assert room.bladeroot(other, "demote", "--to", third)["root"] == third
     room.wait_for_root(third)
@@ -242,6 +243,7 @@ def test_a_root_in_the_foreground_gives_what_is_published_and_ends_when_another_
     room: Room,
 ) -> None:
     root = room.find_root()
+    time.sleep(PROMOTION_LASTS_S)  # a root that was promoted just now would outdo it
     desk = room.start(DESK, room.argv(DESK, "promote", "--blade", DESK))
     wait_for(lambda: desk.said("RootStarted"))
     wait_for(lambda: all(room.ask(name)["follows"] == DESK for name in BLADES))
@@ -250,7 +252,7 @@ def test_a_root_in_the_foreground_gives_what_is_published_and_ends_when_another_
     wait_for(lambda: all(room.ask(name)["serial"] == 2 for name in BLADES))
     room.bladeroot(root, "promote")
     assert desk.process.wait(DEADLINE_S) == 0
-    assert desk.said("RoleChanged")[-1]["role"] == "retired"
+    wait_for(lambda: desk.said("RoleChanged")[-1]["role"] == "retired")
     room.wait_for_root(root)
 
 

@@ -285,3 +285,16 @@ def test_a_generation_with_the_same_serial_is_not_dropped_for_another(make_blade
     blade.station.followed = root.claim
     blade.chores.pull()
     assert blade.news == []
+
+
+def test_another_root_is_not_made_to_wait_for_what_one_before_lacked(make_blade: MakeBlade) -> None:
+    root, blade = make_blade("root", 1, 2), make_blade("blade", 1)
+    blade.chores.chance = lambda _least, most: most if most > 10 else 0.0
+    blade.station.followed = attrs.evolve(CLAIM, serial=9)
+    blade.chores._try("pull", blade.chores.pull)
+    blade.station.followed = root.claim
+    blade.chores._try("pull", blade.chores.pull)
+    assert blade.depot.serials() == [1]
+    blade.chores.wake()
+    blade.chores._try("pull", blade.chores.pull)
+    assert blade.depot.serials() == [1, 2]
