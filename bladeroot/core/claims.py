@@ -139,6 +139,13 @@ def which_candidate_wins(one: Claim, other: Claim) -> Claim:
     return min(one, other, key=lambda claim: (-claim.epoch, -claim.serial, -claim.priority, claim.blade))
 
 
+def is_answer_of(answer: Claim, announced: Claim) -> bool:
+    """Whether who answers there is who announced that, and may have moved on since: it was not a claim to
+    another's address, nor one of a former life.
+    """
+    return answer.blade == announced.blade and answer.epoch >= announced.epoch
+
+
 def choose_root(claims: Iterable[Claim]) -> Claim | None:
     """The claim to follow among those heard: candidates do not count. None if nobody is root."""
     return min((claim for claim in claims if claim.state is ClaimState.ROOT), key=_rank, default=None)

@@ -74,7 +74,8 @@ class Chores:
                 self._news.clear()
 
     def wake(self) -> None:
-        """There may be something to do. From any thread."""
+        """There may be something to do: another root, or another generation. From any thread."""
+        self._not_before_s.pop("pull", None)
         self._news.set()
 
     def complete(self) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable
 
 import attrs
 
-from bladeroot.core.claims import Claim, ClaimState
+from bladeroot.core.claims import Claim, ClaimState, is_answer_of
 from bladeroot.core.manifest import accept_manifest
 from bladeroot.core.signing import PublicKey
 from bladeroot.core.takeover import Answers
@@ -31,10 +31,10 @@ KEEN_S = (1.5, 2.5)
 """Between the questions of those who would be the next root."""
 LEISURELY_S = (15.0, 30.0)
 _STATIC_S = (8.0, 15.0)
-
-
-_Heard = tuple[int, str]
-"""Epoch and blade of a claim."""
+_Key = tuple[str, str]
+"""Where, and which blade announces that it is there; none for a root that was only named: anybody may
+announce an address that is another's.
+"""
 
 
 @attrs.define
@@ -43,7 +43,7 @@ class _Target:
 
     where: str
     is_static: bool = False
-    heard: _Heard | None = None
+    heard: Claim | None = None
     """What it announces; None where it was only named."""
     answers: Answers = Answers.UNKNOWN
     claim: Claim | None = None
@@ -81,7 +81,7 @@ class Prober:
         self._static = tuple(
             f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in addresses
         )
-        self._targets = {where: _Target(where, is_static=True) for where in self._static}
+        self._targets = {_named(where): _Target(where, is_static=True) for where in self._static}
         self._lock = threading.Condition()
         self._stop = False
         self._is_urgent = False
@@ -101,47 +101,48 @@ class Prober:
         """Ask those who announce these, and the static ones. `is_keen`: often. `is_urgent`: those that are
         silent too, since a wrong answer moves the role.
         """
-        heard = {claim.where: claim for claim in claims if claim.state is ClaimState.ROOT}
+        heard = {_key(claim): claim for claim in claims if claim.state is ClaimState.ROOT}
         with self._lock:
             self._pauses_s = KEEN_S if is_keen else LEISURELY_S
             self._is_urgent = is_urgent
-            for where in [one for one, it in self._targets.items() if not it.is_static and one not in heard]:
-                del self._targets[where]
-            for where in self._static:
-                if where not in heard:
-                    self._targets[where].heard = None
-            for where, claim in heard.items():
-                target = self._targets.setdefault(where, _Target(where))
-                if target.heard not in (None, (claim.epoch, claim.blade)):
+            for key in [one for one, it in self._targets.items() if not it.is_static and one not in heard]:
+                del self._targets[key]
+            for key, claim in heard.items():
+                target = self._targets.setdefault(key, _Target(claim.where))
+                if target.heard is not None and target.heard.epoch != claim.epoch:
                     # Another one, or started anew: what it answered before is of the past.
                     target.failures, target.due_s = 0, 0.0
                     target.answers, target.claim = Answers.UNKNOWN, None
-                target.heard = (claim.epoch, claim.blade)
+                target.heard = claim
             self._lock.notify_all()
 
     def ask_now(self, where: str) -> None:
         """Somebody had no answer from there."""
         with self._lock:
-            if where in self._targets and self._targets[where].failures == 0:
-                self._targets[where].due_s = 0.0
-                self._lock.notify_all()
+            for target in self._targets.values():
+                if target.where == where and target.failures == 0:
+                    target.due_s = 0.0
+            self._lock.notify_all()
 
-    def answers(self, where: str) -> Answers:
-        """What is known of who is there."""
+    def answers(self, claim: Claim) -> Answers:
+        """What is known of who claims that."""
         with self._lock:
-            target = self._targets.get(where)
+            target = self._find(claim)
             return target.answers if target else Answers.UNKNOWN
 
-    def told(self, where: str) -> Claim | None:
-        """What it said of itself when it was asked last, if it answered then."""
+    def told(self, claim: Claim) -> Claim | None:
+        """What who claims that said of itself when it was asked last, if it answered then."""
         with self._lock:
-            target = self._targets.get(where)
+            target = self._find(claim)
             return target.claim if target and target.answers is Answers.PROVEN else None
+
+    def _find(self, claim: Claim) -> _Target | None:
+        return self._targets.get(_key(claim)) or self._targets.get(_named(claim.where))
 
     def static_claims(self) -> list[Claim]:
         """Of the roots that were named, those that answer."""
         with self._lock:
-            found = [self._targets[where] for where in self._static]
+            found = [self._targets[_named(where)] for where in self._static]
             return [one.claim for one in found if one.claim is not None and one.answers is Answers.PROVEN]
 
     def _run(self) -> None:
@@ -149,13 +150,14 @@ class Prober:
             with self._lock:
                 if self._stop:
                     return
-                target = min(self._targets.values(), key=lambda one: one.due_s, default=None)
+                key = min(self._targets, key=lambda one: self._targets[one].due_s, default=_named(""))
+                target = self._targets.get(key)
                 wait_s = target.due_s - time.monotonic() if target else None
                 if target is None or (wait_s is not None and wait_s > 0):
                     self._lock.wait(wait_s)
                     continue
                 target.due_s = float("inf")  # being asked
-                where, heard, proven = target.where, target.heard, target.proven
+                where, proven = target.where, target.proven
             claim, is_refused = None, False
             try:
                 claim = self._ask(where, proven)
@@ -163,7 +165,7 @@ class Prober:
                 is_refused = True
             except Exception:  # whatever somebody's answer has led to, the next one is asked
                 claim = None
-            if self._note(where, heard, claim, is_refused=is_refused):
+            if self._note(key, claim, is_refused=is_refused):
                 self._on_news()
 
     def _ask(self, where: str, proven: _Proof | None) -> Claim:
@@ -179,16 +181,14 @@ class Prober:
                 raise NetworkError(f"{where} does not have what it announces")
         return claim
 
-    def _note(self, where: str, heard: _Heard | None, claim: Claim | None, *, is_refused: bool) -> bool:
+    def _note(self, key: _Key, claim: Claim | None, *, is_refused: bool) -> bool:
         """Keep the answer; True if it is news. Who says himself that he is no root is gone at once."""
         with self._lock:
-            target = self._targets.get(where)
+            target = self._targets.get(key)
             if target is None:
                 return False
-            if target.heard != heard:
-                return False  # the answer is to what was announced before: `watch` has asked anew
             before = target.answers, target.claim
-            if claim is not None and not _fits(claim, heard):
+            if claim is not None and target.heard is not None and not is_answer_of(claim, target.heard):
                 claim = None
             now = time.monotonic()
             if claim is not None:
@@ -204,6 +204,9 @@ class Prober:
             return before != (target.answers, target.claim)
 
 
-def _fits(answer: Claim, heard: _Heard | None) -> bool:
-    """Whether that is who was announced: not another's address, nor what it claimed in a former life."""
-    return heard is None or (answer.blade == heard[1] and answer.epoch >= heard[0])
+def _key(claim: Claim) -> _Key:
+    return claim.where, claim.blade
+
+
+def _named(where: str) -> _Key:
+    return where, ""

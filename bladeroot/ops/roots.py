@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 from attrs import frozen
 
-from bladeroot.core.claims import Claim, ClaimState, choose_root
+from bladeroot.core.claims import Claim, ClaimState, choose_root, is_answer_of
 from bladeroot.core.cluster import Blade, Cluster
 from bladeroot.core.roleorders import RoleOrder, sign_role_order
 from bladeroot.core.signing import SecretKey
@@ -65,27 +65,28 @@ class RootList:
 def find_roots(cluster: Cluster, *, wait_s: float, also: str | None = None) -> RootList:
     """Listen for so long, and ask everybody who was heard or is named in the inventory."""
     heard = find_claims(cluster.id, timeout_s=wait_s)
-    announced = {claim.where: claim for claim in heard.claims}
     named = [*([also] if also else []), *cluster.network.roots]
     addresses = [":".join(map(str, parse_address(root, cluster.network.port))) for root in named]
-    places = [*announced, *(where for where in dict.fromkeys(addresses) if where not in announced)]
+    places = list(dict.fromkeys([*(claim.where for claim in heard.claims), *addresses]))
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        answers = list(pool.map(lambda where: _ask(where, cluster.id), places))
-    lines = [
-        RootLine(
-            claim=answer or announced.get(where),
-            where=where,
-            is_announced=where in announced,
-            answers=answer is not None or _is_candidate(announced.get(where)),
-        )
-        for where, answer in zip(places, answers, strict=True)
+        answers = dict(zip(places, pool.map(lambda where: _ask(where, cluster.id), places), strict=True))
+    lines = [_make_line(claim, answers[claim.where]) for claim in heard.claims]
+    lines += [
+        RootLine(claim=answers[where], where=where, is_announced=False, answers=answers[where] is not None)
+        for where in dict.fromkeys(addresses)
     ]
     return RootList(lines=tuple(_once_each(lines)), looked_s=heard.looked_s)
 
 
-def _is_candidate(claim: Claim | None) -> bool:
-    """It is not asked: it does not answer as root before it is one."""
-    return claim is not None and claim.state is ClaimState.CANDIDATE
+def _make_line(claim: Claim, answer: Claim | None) -> RootLine:
+    """Of what was announced. A candidate does not answer as root before it is one."""
+    is_proven = answer is not None and is_answer_of(answer, claim)
+    return RootLine(
+        claim=answer if is_proven else claim,
+        where=claim.where,
+        is_announced=True,
+        answers=is_proven or claim.state is ClaimState.CANDIDATE,
+    )
 
 
 def _once_each(lines: list[RootLine]) -> list[RootLine]:

@@ -265,18 +265,18 @@ class Station:
 
     def _look_around(self) -> Iterator[Sighting]:
         heard = self._ear.heard()
-        claims = {claim.where: claim for claim in heard.claims if claim.blade != self.state.blade}
+        claims = {(one.where, one.blade): one for one in heard.claims if one.blade != self.state.blade}
         keen = self.state.role is Role.ROOT or (self.state.is_automatic and self.state.rank < _DEPUTIES)
         # Who waits to be root, or stands for it, must know at once if there is one after all.
         self._prober.watch(claims.values(), is_keen=keen, is_urgent=self.state.until_s is not None)
         for claim in self._prober.static_claims():
             if claim.blade != self.state.blade:
-                claims.setdefault(claim.where, claim)
-        for where, claim in claims.items():
+                claims.setdefault((claim.where, claim.blade), claim)
+        for claim in claims.values():
             age_s = heard.ages_s.get(claim, 0.0)
-            told = self._prober.told(where)
+            told = self._prober.told(claim)
             newer = told is not None and told.epoch > claim.epoch
-            answers = self._prober.answers(where)
+            answers = self._prober.answers(claim)
             if answers is Answers.PROVEN:  # of others it is only said that there is such a generation
                 self._warn_of_twin(told or claim)
             yield Sighting(claim=told if told and newer else claim, answers=answers, age_s=age_s)
@@ -303,7 +303,7 @@ class Station:
     def _is_named_successor(self) -> bool:
         if self.state.role is Role.ROOT or self._followed is None:
             return False
-        told = self._prober.told(self._followed.claim.where)
+        told = self._prober.told(self._followed.claim)
         return told is not None and told.successor == self.state.blade
 
     def _become(self, before: RoleState) -> None:

@@ -17,6 +17,7 @@ from bladeroot.core.claims import (
     ClaimState,
     choose_epoch,
     choose_root,
+    is_answer_of,
     parse_txt,
     render_txt,
     which_wins,
@@ -148,3 +149,32 @@ def test_no_claim_keeps_others_from_claiming() -> None:
     assert choose_epoch([]) == 1
     assert choose_epoch([attrs.evolve(largest, epoch=4), attrs.evolve(largest, epoch=7)]) == 8
     assert attrs.evolve(largest, epoch=choose_epoch([largest])) == largest
+
+
+def test_a_successor_is_answered_and_not_announced() -> None:
+    claim = make_claim(successor="blade02")
+    assert wire.decode(Claim, wire.encode(claim), CLAIM_LIMIT_BYTES) == claim
+    back = parse_txt(as_received(render_txt(claim)), blade="blade01", host="10.77.0.1", port=7474)
+    assert back == make_claim()
+    assert make_claim(successor="").successor == ""
+
+
+@pytest.mark.parametrize("successor", ["Blade", "a b", "-", "x" * 64, "blade02\n"])
+def test_a_successor_is_a_blade(successor: str) -> None:
+    with pytest.raises(NetworkError, match="successor"):
+        make_claim(successor=successor)
+
+
+@pytest.mark.parametrize(
+    ("answer", "fits"),
+    [
+        ({}, True),
+        ({"epoch": 4, "serial": 9}, True),
+        ({"epoch": 2}, False),
+        ({"blade": "blade02"}, False),
+        ({"blade": "blade02", "epoch": 9}, False),
+    ],
+    ids=str,
+)
+def test_who_answers_is_who_announced(answer: dict[str, Any], fits: bool) -> None:
+    assert is_answer_of(make_claim(**answer), make_claim()) is fits

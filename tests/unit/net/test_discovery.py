@@ -10,7 +10,8 @@ import pytest
 
 from bladeroot.core.claims import Claim, ClaimState
 from bladeroot.errors import NetworkError, NoRootFoundError
-from bladeroot.net.discovery import Interface, announce, find_claims, find_interfaces, wait_for_root
+from bladeroot.net import discovery
+from bladeroot.net.discovery import Ear, Interface, announce, find_claims, find_interfaces, wait_for_root
 
 LOOPBACK = [Interface("lo", "127.0.0.1", 8)]
 OURS, OTHERS = "0" * 32, "f" * 32
@@ -79,3 +80,39 @@ def test_two_machines_of_one_name_are_an_error() -> None:
     again = announce(CLAIM, LOOPBACK)
     with announce(CLAIM, LOOPBACK), pytest.raises(NetworkError, match="another machine"), again:
         pass
+
+
+def test_names_that_take_long_to_look_up_do_not_hold_the_listener_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_up: list[str] = []
+
+    def take_long(_ear: Ear, name: str) -> None:
+        looked_up.append(name)
+        time.sleep(0.1)
+
+    monkeypatch.setattr(Ear, "_take_in", take_long)
+    with Ear(OURS, LOOPBACK) as ear:
+        for number in range(100):
+            ear._changed.put((f"nobody{number}", True))
+        ear.listen(0.2)
+        assert 1 <= len(looked_up) < 10
+        ear.listen(0.2)
+        assert looked_up[1] == "nobody1"
+
+
+def test_only_so_many_names_wait_to_be_looked_up() -> None:
+    ear = Ear(OURS, LOOPBACK)
+    for number in range(3 * discovery._MOST_CHANGED):
+        ear._on_change(None, "", f"nobody{number}", discovery.ServiceStateChange.Added)  # type: ignore[arg-type]
+    assert ear._changed.qsize() == discovery._MOST_CHANGED
+    ear._on_change(None, "", "gone", discovery.ServiceStateChange.Removed)  # type: ignore[arg-type]
+    assert ear._changed.qsize() == discovery._MOST_CHANGED + 1
+
+
+def test_wake_ends_listening() -> None:
+    with Ear(OURS, LOOPBACK) as ear:
+        timer = threading.Timer(0.05, ear.wake)
+        timer.start()
+        began = time.monotonic()
+        while timer.is_alive():
+            ear.listen(TIMEOUT_S)
+        assert time.monotonic() - began < TIMEOUT_S / 2

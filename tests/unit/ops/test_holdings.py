@@ -131,3 +131,53 @@ def test_without_a_generation_there_is_no_root(depot: Depot, heard: list[Event])
     assert not holdings.take_in()
     with pytest.raises(DepotError, match="no whole generation"):
         holdings.newest  # noqa: B018
+
+
+def test_the_only_generation_that_cannot_be_given_ends_nothing_and_is_tried_again_when_it_was_mended(
+    depot: Depot, heard: list[Event]
+) -> None:
+    add_generation(depot, 1)
+    holdings = Holdings(depot, [KEY.public_key], CLUSTER_ID, heard.append)
+    holdings.take_in()
+    info_hash = holdings.newest.artefacts[0].info_hash
+    file = depot.artefact_files(info_hash)[0]
+    data = file.read_bytes()
+    file.unlink()
+    with Swarm(port=0, addresses=("127.0.0.1",)) as swarm:
+        holdings.seed(swarm)
+        assert (holdings.newest_serial, len(heard)) == (0, 1)
+        for _ in range(3):
+            assert not holdings.take_in()
+        depot.distrust(info_hash)  # as the verifier does
+        assert not holdings.take_in()
+        file.write_bytes(data)
+        depot.finish_artefact(info_hash)
+        assert holdings.take_in()
+        assert swarm.info_hashes() == (info_hash,)
+    assert len(heard) == 1
+
+
+def test_a_manifest_that_cannot_be_read_is_said_once_and_tried_again(
+    holdings: Holdings, depot: Depot, heard: list[Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_arguments: object) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    add_generation(depot, 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", fail)
+        for _ in range(3):
+            assert not holdings.take_in()
+    assert len(heard) == 1
+    assert holdings.take_in()
+    assert holdings.newest_serial == 2
+
+
+def test_it_is_looked_at_while_it_changes(depot: Depot, heard: list[Event]) -> None:
+    add_generation(depot, 1)
+    holdings = Holdings(depot, [KEY.public_key], CLUSTER_ID, heard.append)
+    holdings.take_in()
+    seen = holdings._generations
+    add_generation(depot, 2)
+    holdings.take_in()
+    assert (list(seen), list(holdings.serials())) == ([1], [1, 2])
