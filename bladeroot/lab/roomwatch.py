@@ -82,12 +82,6 @@ class RoomWatch:
         with self._changed:
             return sum(self._fetched.get(blade, 0.0) for blade in blades) / max(1, len(blades))
 
-    def begin_fetch(self, blades: Collection[str]) -> None:
-        """They install anew."""
-        with self._changed:
-            for blade in blades:
-                self._fetched.pop(blade, None)
-
     def warnings(self) -> list[str]:
         """All that were heard."""
         with self._changed:

@@ -80,6 +80,11 @@ class Stage:
         """Cut it; returns when that was (of the monotonic clock)."""
         return cut_power(self.watch, self.blades[name])
 
+    def cut_all(self) -> None:
+        """Cut the power of all at once."""
+        with ThreadPoolExecutor(len(self.blades)) as pool:
+            list(pool.map(self.cut_power, self.blades))
+
     def run_as_operator(self, *words: Argument, root: str | None = None) -> dict[str, Any]:
         """The answer of a bladeroot command. Raises ClaimNotHeldError where it fails."""
         return run_command(self.operator.command(self._make_argv(words, root)))
@@ -148,4 +153,8 @@ def open_stage(cluster: SmallCluster, work: Path, reporter: Reporter) -> Iterato
     ):
         for name in cluster.blades:
             room.add_blade(name, cluster.disk_size_bytes)
-        yield Stage(cluster, network, room, watch)
+        stage = Stage(cluster, network, room, watch)
+        try:
+            yield stage
+        finally:
+            stage.cut_all()

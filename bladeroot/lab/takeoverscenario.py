@@ -22,6 +22,7 @@ from bladeroot.ops.steps import step
 
 PHASES = ("publish", "standbys", "swarm", "finish", "heard")
 _STANDBYS = 2
+_SLOW = 4
 _FULL_BITS = 10_000_000_000
 _INSTALL_TIMEOUT_S = 600.0
 _ROOT_TIMEOUT_S = 180.0
@@ -130,6 +131,8 @@ class _Takeover:
             watch.wait_for_root(None, _ROOT_TIMEOUT_S)
         with step("swarm", f"Switch {len(self.others)} more on, and kill the root", self.report):
             self._set_links(self.options.link_bits)
+            if self.options.manual:  # somebody has to be behind when the first copy is out
+                stage.network.shape(self.others[-1], self.options.link_bits // _SLOW)
             for name in self.others:
                 stage.blades[name].power_on()
             if self.options.manual:
@@ -172,10 +175,12 @@ class _Takeover:
         return Death(blade=root.blade, fetched=round(fetched, 3)), at_s
 
     def _kill_when_one_copy_is_out(self) -> None:
-        """The first blade that is up has all that the others need to be up."""
+        """A copy is out when one of the blades holds all of the generation: it gives that to the others."""
         stage = self.stage
         stage.watch.wait(
-            lambda: any(stage.blades[name].serial for name in self.others), _INSTALL_TIMEOUT_S, "nobody is up"
+            lambda: any(1 in stage.blades[name].held_generations() for name in self.others),
+            _INSTALL_TIMEOUT_S,
+            "no copy is out",
         )
         root = stage.watch.wait_for_root(None, _ROOT_TIMEOUT_S)
         for name in self.standbys:

@@ -53,7 +53,7 @@ def add_parsers(verbs: Verbs) -> None:
     takeover.add_argument(
         "--manual",
         action="store_true",
-        help="takeover is forbidden: the root dies once, as soon as one blade is up",
+        help="takeover is forbidden: the root dies once, when one blade has a copy",
     )
     _add_seed(takeover)
     _add(
