@@ -36,12 +36,15 @@ from bladeroot.ui.cli import main
 
 sys.exit(main())
 """
+_DEPOT_MOUNT = "var-lib-bladeroot.mount"
+"""systemd's name for `host.depot.DEFAULT_DEPOT`."""
 SERVICE_TEXT = f"""\
 [Unit]
 Description=bladeroot: tell the root that this blade is up, and carry out orders
 # Not after network-online.target: that the system runs is noted at once, and a blade without a network is
-# not held up; it looks for a root for as long as it takes.
-After=network.target
+# not held up; it looks for a root for as long as it takes. But after its depot, which is mounted when its
+# disk is there: one that begins with an empty directory has nothing to be root with.
+After=network.target {_DEPOT_MOUNT}
 # The snapshot itself, and what is made of it other than by an install, is no blade.
 ConditionPathExists=/etc/bladeroot/installed.json
 
