@@ -21,6 +21,7 @@ from attrs import frozen
 import bladeroot
 from bladeroot.core.systemdunits import CONFIG_DIRECTORY
 from bladeroot.errors import SnapshotError
+from bladeroot.host.depot import DEFAULT_DEPOT
 from bladeroot.host.kernels import resolve_inside
 from bladeroot.host.run import is_installed, require_root, run
 from bladeroot.ops.owndaemon import LAUNCHER, SERVICE, WANTED_BY
@@ -36,8 +37,8 @@ from bladeroot.ui.cli import main
 
 sys.exit(main())
 """
-_DEPOT_MOUNT = "var-lib-bladeroot.mount"
-"""systemd's name for `host.depot.DEFAULT_DEPOT`."""
+_DEPOT_MOUNT = f"{str(DEFAULT_DEPOT).strip('/').replace('/', '-')}.mount"
+"""As systemd.unit(5) has it."""
 SERVICE_TEXT = f"""\
 [Unit]
 Description=bladeroot: tell the root that this blade is up, and carry out orders
