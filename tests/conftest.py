@@ -41,7 +41,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-_LONGEST_FIRST = ("test_power_cut", "test_netboot", "test_scenario", "test_demo", "test_install")
+_LONGEST_FIRST = (
+    "test_power_cut",
+    "test_losses",
+    "test_netboot",
+    "test_scenario",
+    "test_demo",
+    "test_install",
+)
 """Test files that take minutes: begun last, they would be waited for with one CPU idle."""
 
 

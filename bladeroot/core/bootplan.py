@@ -29,6 +29,8 @@ GRUB_FOLDER = "/EFI/bladeroot"
 GRUB_CFG = f"{GRUB_FOLDER}/grub.cfg"
 GRUBENV = f"{GRUB_FOLDER}/grubenv"
 EFI_LOADERS = (f"{GRUB_FOLDER}/grubx64.efi", "/EFI/BOOT/BOOTX64.EFI")
+_DATA_TIMEOUT_S = 180
+"""Nothing but bladeroot's daemon waits for `data`; after a power cut a room's disks may spin up by turns."""
 _LOCAL_FOLDER = "boot/grub"
 LOCAL_CFG = f"{_LOCAL_FOLDER}/grub.cfg"
 """Where local.efi's own archive has its configuration."""
@@ -308,7 +310,7 @@ def render_fstab(
             f"UUID={data_uuid}",
             str(depot),
             data_filesystem,
-            "defaults,nofail,x-systemd.device-timeout=30s",
+            f"defaults,nofail,x-systemd.device-timeout={_DATA_TIMEOUT_S}s",
             "0",
             "2" if data_filesystem == "ext4" else "0",
         ),

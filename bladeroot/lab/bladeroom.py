@@ -36,8 +36,6 @@ class BladeRoom(ABC):
 
     patience_s: float
     """How long a blade may take for what it does, however busy this machine is."""
-    is_emulated: bool
-    """Whether what blades do takes them many times as long as it takes this machine."""
 
     def __init__(self, cluster: VmCluster, work: Path) -> None:
         self.cluster = cluster
@@ -47,10 +45,6 @@ class BladeRoom(ABC):
     def names(self) -> tuple[str, ...]:
         """All blades, in the order of succession."""
         return tuple(sorted(self.cluster.firmwares))
-
-    @abstractmethod
-    def start_root(self) -> RoomProcess:
-        """The operator's own root, serving when this returns; it does not answer netboot."""
 
     @abstractmethod
     def command(self, argv: Sequence[str]) -> list[Argument]:
@@ -80,8 +74,9 @@ class BladeRoom(ABC):
         """
 
     def install_disk(self, name: str) -> None:
-        """Have the operator install a blade's disk, by what he finds in the room. Raises ClaimNotHeldError."""
-        self.operate("install", "--blade", name, "--disk", str(self.disk(name)), "--yes")
+        """Have the operator install a blade's disk from his own depot. Raises ClaimNotHeldError."""
+        words = ["--blade", name, "--disk", str(self.disk(name)), "--from-depot", str(self.cluster.depot)]
+        self.operate("install", *words, "--yes")
 
     def operate(self, *words: str) -> Completed:
         """`bladeroot --json WORDS` as the operator runs it. Raises ClaimNotHeldError where it fails."""
@@ -117,7 +112,6 @@ class ProcessBladeRoom(BladeRoom):
     """Process blades in network namespaces."""
 
     patience_s = 120.0
-    is_emulated = False
 
     def __init__(self, cluster: VmCluster, work: Path, network: LabNetwork, reporter: Reporter) -> None:
         super().__init__(cluster, work)
@@ -139,7 +133,7 @@ class ProcessBladeRoom(BladeRoom):
             yield self
 
     def start_root(self) -> RoomProcess:
-        """See `BladeRoom`."""
+        """The operator's own root, serving when this returns."""
         root = self._furniture.start_root(self.cluster.depot)
         self.wait_until(self._root_is_up.is_set, lambda: "the operator's root is not up")
         return root
@@ -193,18 +187,11 @@ class VmBladeRoom(BladeRoom):
     """Virtual machines; their firmware tries the disk first, as an install has it do, then the network."""
 
     patience_s = 300.0
-    is_emulated = True
 
     def __init__(self, cluster: VmCluster, work: Path, room: VmRoom) -> None:
         super().__init__(cluster, work)
         self._room = room
         cluster.furnish(room)
-
-    def start_root(self) -> RoomProcess:
-        """See `BladeRoom`."""
-        root = self._room.start_root(self.cluster.folder.path, self.cluster.depot, ["--netboot", "off"])
-        self._room.wait_for_root(root)
-        return root
 
     def command(self, argv: Sequence[str]) -> list[Argument]:
         """See `BladeRoom`."""

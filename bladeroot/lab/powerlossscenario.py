@@ -63,7 +63,7 @@ def run_powerloss(work: Path, options: VmClusterOptions, reporter: Reporter) -> 
 
     cluster = prepare_cluster(work, options, report)
     with open_blade_room(cluster, work, is_vm=options.is_vm, reporter=report) as room:
-        with step("install", "Install all blades from the operator's root, which then goes for good", report):
+        with step("install", "Install all blades; the operator's own machine then goes for good", report):
             install_all(room, room.names)
         first_in_line, *others = room.names
         with step("power-loss", "Cut the power of all; empty one disk; switch all on", report):

@@ -76,7 +76,7 @@ def run_replicate(
     cluster = prepare_cluster(work, attrs.evolve(options, blades=BLADES), report)
     with open_blade_room(cluster, work, is_vm=options.is_vm, reporter=report) as room:
         a, b = room.names
-        with step("install", f"Install {a} from the operator's root, which then goes for good", report):
+        with step("install", f"Install {a}; the operator's own machine then goes for good", report):
             install_all(room, [a])
         done = []
         for number in range(1, rounds + 1):

@@ -21,6 +21,7 @@ from attrs import frozen
 import bladeroot
 from bladeroot.core.systemdunits import CONFIG_DIRECTORY
 from bladeroot.errors import SnapshotError
+from bladeroot.host.depot import DEFAULT_DEPOT
 from bladeroot.host.kernels import resolve_inside
 from bladeroot.host.run import is_installed, require_root, run
 from bladeroot.ops.owndaemon import LAUNCHER, SERVICE, WANTED_BY
@@ -36,12 +37,15 @@ from bladeroot.ui.cli import main
 
 sys.exit(main())
 """
+_DEPOT_MOUNT = f"{str(DEFAULT_DEPOT).strip('/').replace('/', '-')}.mount"
+"""As systemd.unit(5) has it."""
 SERVICE_TEXT = f"""\
 [Unit]
 Description=bladeroot: give what this blade holds, follow the root, or be it
 # Not after network-online.target: that the system runs is noted at once, and a blade without a network is
-# not held up; it looks for a root for as long as it takes.
-After=network.target
+# not held up; it looks for a root for as long as it takes. But after its depot, which is mounted when its
+# disk is there: one that begins with an empty directory has nothing to be root with.
+After=network.target {_DEPOT_MOUNT}
 # The snapshot itself, and what is made of it other than by an install, is no blade.
 ConditionPathExists=/etc/bladeroot/installed.json
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from bladeroot.host.depot import DEFAULT_DEPOT
 from bladeroot.ops.owndaemon import runs_daemon
+from bladeroot.ops.snapshots.selfcopy import SERVICE_TEXT
 from tests.toyos import put_daemon_into
 
 ETC = "etc/systemd/system"
@@ -26,6 +28,12 @@ def tree(tmp_path: Path) -> Path:
 def link(tree: Path, name: str, target: str) -> None:
     (tree / name).unlink(missing_ok=True)
     (tree / name).symlink_to(target)
+
+
+def test_it_starts_when_its_depot_is_mounted() -> None:
+    after = [line for line in SERVICE_TEXT.splitlines() if line.startswith("After=")]
+    assert str(DEFAULT_DEPOT) == "/var/lib/bladeroot"
+    assert ["var-lib-bladeroot.mount" in line.split() for line in after] == [True]
 
 
 def test_one_that_is_there_and_enabled_runs(tree: Path) -> None:

@@ -16,9 +16,10 @@ from bladeroot.ui.cli.output import Output
 from bladeroot.ui.cli.parser import Verbs, add_verb
 
 _FILES = [(str(DEFAULT_RUN_WORK), "cluster folder, depot, disks, logs; emptied at the next start")]
-_KINDS = """Blades are processes with disk files, in network namespaces; with --vm they are virtual machines with
-firmware and console, which boot what is on their disks. The operator installs the first disks of those."""
-
+_KINDS = """
+Blades are processes with disk files, in network namespaces; with --vm they are virtual machines, and the
+operator installs their first disks from outside, to save time.
+""".strip()
 _POWERLOSS = f"""
 All blades are installed from an operator's root, which is gone from then on. The power of all is cut at once,
 the disk of the first in line is replaced by an empty one, and all are switched on at once: those with disks
