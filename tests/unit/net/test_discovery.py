@@ -7,7 +7,7 @@ import time
 
 import attrs
 import pytest
-from zeroconf import ServiceStateChange
+import zeroconf
 
 from bladeroot.core.claims import Claim, ClaimState
 from bladeroot.errors import NetworkError, NoRootFoundError
@@ -103,9 +103,9 @@ def test_names_that_take_long_to_look_up_do_not_hold_the_listener_up(monkeypatch
 def test_only_so_many_names_wait_to_be_looked_up() -> None:
     ear = Ear(OURS, LOOPBACK)
     for number in range(3 * discovery._MOST_CHANGED):
-        ear._on_change(None, "", f"nobody{number}", ServiceStateChange.Added)  # type: ignore[arg-type]
+        ear._on_change(None, "", f"nobody{number}", zeroconf.ServiceStateChange.Added)  # type: ignore[arg-type]
     assert ear._changed.qsize() == discovery._MOST_CHANGED
-    ear._on_change(None, "", "gone", ServiceStateChange.Removed)  # type: ignore[arg-type]
+    ear._on_change(None, "", "gone", zeroconf.ServiceStateChange.Removed)  # type: ignore[arg-type]
     assert ear._changed.qsize() == discovery._MOST_CHANGED + 1
 
 
