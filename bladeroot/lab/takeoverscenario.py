@@ -197,7 +197,16 @@ class _Takeover:
         self._promote(self.standbys[-1])
 
     def _promote(self, name: str) -> None:
-        self.stage.run_as_operator("promote", name)
+        """As soon as its daemon listens: the system that has booted has only begun to start it."""
+        deadline = time.monotonic() + _ROOT_TIMEOUT_S
+        while True:
+            try:
+                self.stage.run_as_operator("promote", name)
+                return
+            except ClaimNotHeldError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_STATUS_PAUSE_S)
 
     def _set_links(self, bits: int) -> None:
         for name in self.stage.blades:
