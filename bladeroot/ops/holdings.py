@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from bladeroot.core import wire
@@ -14,6 +16,8 @@ from bladeroot.events import Reporter, Warned
 from bladeroot.host.depot import Depot
 from bladeroot.net.swarm import Swarm
 from bladeroot.ops.saidonce import SaidOnce
+
+_INFO_HASH = re.compile(r"[0-9a-f]{64}")
 
 
 class Holdings:
@@ -140,6 +144,15 @@ class Holdings:
             except BladerootError as error:
                 self._reject(serial, error, manifest)
                 self._let_go(serial)
+        self._seed_parts(swarm)
+
+    def _seed_parts(self, swarm: Swarm) -> None:
+        """Of a generation that is not whole yet: what an install has brought, others may want just now."""
+        for path in sorted((self.depot.path / "artefacts").iterdir()):
+            is_whole = _INFO_HASH.fullmatch(path.name) and self.depot.has(path.name)
+            if is_whole and path.name not in swarm.info_hashes():
+                with suppress(BladerootError):  # nothing here depends on it
+                    swarm.seed(self.depot.torrent(path.name), self.depot.save_path(path.name))
 
     # What a control service asks for
 

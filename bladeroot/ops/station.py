@@ -30,6 +30,7 @@ from bladeroot.core.takeover import (
 )
 from bladeroot.errors import BladerootError, DepotError, NetworkError, UsageError
 from bladeroot.events import Reporter, RoleChanged, Warned
+from bladeroot.host.epochfile import read_epoch, write_epoch
 from bladeroot.net.discovery import Announcement, Ear, Interface, announce
 from bladeroot.ops.keepnetboot import NetbootKeeper
 from bladeroot.ops.presence import Presence
@@ -74,7 +75,8 @@ class Station:
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.presence = presence
-        self.state = state
+        self._noted_epoch = read_epoch(presence.holdings.depot.path)
+        self.state = attrs.evolve(state, highest_epoch=max(state.highest_epoch, self._noted_epoch))
         self._options = options
         self._reporter = reporter
         self._chance = chance
@@ -239,6 +241,7 @@ class Station:
             self.state = attrs.evolve(self.state, promoted_until_s=None)
         before, self.state = self.state, step_role(self.state, view)
         self._followed = find_followed(self.state, view)
+        self._note_epoch()
         self._become(before)
         pause_s = _DEFEND_S if is_challenged(self.state, view) else _BEACON_S
         if self._root is not None and now_s >= self._defended_s + pause_s:
@@ -246,6 +249,14 @@ class Station:
             self._root.announce_again()
         with self._changed:
             self._changed.notify_all()
+
+    def _note_epoch(self) -> None:
+        """Before it is announced: the next root has to go beyond it, if it is this blade, just switched on."""
+        if self.state.highest_epoch <= self._noted_epoch:
+            return
+        self._noted_epoch = self.state.highest_epoch
+        with suppress(OSError):  # a full or dying disk: it is said elsewhere
+            write_epoch(self._holdings.depot.path, self._noted_epoch)
 
     def _choose_wait(self) -> float:
         until_s = self.state.until_s

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from bladeroot.errors import ConfigError, InventoryError, NetworkError, SigningKeyError, UsageError
+from bladeroot.errors import (
+    ConfigError,
+    InventoryError,
+    NetworkError,
+    PrivilegeError,
+    SigningKeyError,
+    UsageError,
+)
 from bladeroot.ui.cli.options import depot_path, open_folder, read_secret_key
 from bladeroot.ui.cli.output import Output
 from bladeroot.ui.cli.parser import Verbs, add_verb
@@ -33,7 +40,7 @@ key.
             ("bladeroot demote --to web07", "to that one"),
             ("bladeroot demote web01", "from the operator's machine"),
         ],
-        errors=[ConfigError, InventoryError, SigningKeyError, NetworkError, UsageError],
+        errors=[PrivilegeError, ConfigError, InventoryError, SigningKeyError, NetworkError],
         see="`bladeroot help promote`, `bladeroot help roots`",
     )
     parser.add_argument("blade", nargs="?", metavar="BLADE", help="which root (default: this machine)")

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _TIMEOUT_S = 90.0
 _LOOK_S = 0.5
+_LISTEN_S = 1.5
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -211,6 +212,8 @@ def _make_station(
 
 def _take_role(station: Station) -> RootRole:
     """Be root. Where nobody else is, netboot must work at once: nobody is there to let go of it."""
+    # Whom it has to outdo, it should have heard before.
+    station.wait_until(lambda: bool(station.sightings), _LISTEN_S)
     role = station.promote()
     why_not = station.why_no_netboot
     if why_not is not None and not station.sightings:

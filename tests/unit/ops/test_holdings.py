@@ -181,3 +181,16 @@ def test_it_is_looked_at_while_it_changes(depot: Depot, heard: list[Event]) -> N
     add_generation(depot, 2)
     holdings.take_in()
     assert (list(seen), list(holdings.serials())) == ([1], [1, 2])
+
+
+def test_what_an_install_has_brought_is_given_before_its_generation_is_whole(
+    depot: Depot, heard: list[Event]
+) -> None:
+    part = make_artefact(depot, "of a generation that is not whole yet")
+    holdings = Holdings(depot, [KEY.public_key], CLUSTER_ID, heard.append)
+    holdings.take_in()
+    assert holdings.newest_serial == 0
+    with Swarm(port=0, addresses=("127.0.0.1",)) as swarm:
+        holdings.seed(swarm)
+        assert set(swarm.info_hashes()) == {part.info_hash}
+    assert heard == []
