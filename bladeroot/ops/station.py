@@ -251,7 +251,7 @@ class Station:
             self._changed.notify_all()
 
     def _note_epoch(self) -> None:
-        """Before it is announced: the next root has to go beyond it, if it is this blade, just switched on."""
+        """Before it is announced: the next root has to go beyond it, though it was just switched on."""
         if self.state.highest_epoch <= self._noted_epoch:
             return
         self._noted_epoch = self.state.highest_epoch
