@@ -37,11 +37,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--every-step",
         action="store_true",
-        help="power cuts: at every step of the agent on an empty disk and in a reimage, not in turn",
+        help="power cuts: at every step of the agent on an empty disk and in a reimage, not in turn; "
+        "losses: three machines, and two that make each other",
     )
 
 
-_LONGEST_FIRST = ("test_power_cut", "test_losses", "test_netboot", "test_scenario", "test_demo", "test_install")
+_LONGEST_FIRST = (
+    "test_power_cut",
+    "test_losses",
+    "test_netboot",
+    "test_scenario",
+    "test_demo",
+    "test_install",
+)
 """Test files that take minutes: begun last, they would be waited for with one CPU idle."""
 
 
