@@ -37,7 +37,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--every-step",
         action="store_true",
-        help="power cuts: at every step of the agent on an empty disk and in a reimage, not in turn",
+        help="power cuts: at every step of the agent on an empty disk and in a reimage, not in turn; "
+        "losses: three machines, and two that make each other",
     )
 
 

@@ -73,6 +73,10 @@ class BladeRoom(ABC):
         Raises ClaimNotHeldError where it goes no further by itself.
         """
 
+    @abstractmethod
+    def is_complete(self, name: str) -> bool:
+        """Whether a blade that was installed since it was switched on has its extras too, by its own word."""
+
     def install_disk(self, name: str) -> None:
         """Have the operator install a blade's disk from his own depot. Raises ClaimNotHeldError."""
         words = ["--blade", name, "--disk", str(self.disk(name)), "--from-depot", str(self.cluster.depot)]
@@ -165,6 +169,10 @@ class ProcessBladeRoom(BladeRoom):
             raise ClaimNotHeldError(self._bad[name], f"its log: {self._furniture.machines[name].log}")
         return name in self._booted
 
+    def is_complete(self, name: str) -> bool:
+        """See `BladeRoom`."""
+        return self._furniture.machines[name].installed().get("extras") is True
+
     @property
     def _furniture(self) -> Room:
         assert self._room is not None, "not furnished"  # noqa: S101
@@ -223,6 +231,11 @@ class VmBladeRoom(BladeRoom):
         if told["blade"] != name or told.get("failed"):
             raise ClaimNotHeldError(f"{name} came up as {found[1]}", f"console: {machine.log}")
         return True
+
+    def is_complete(self, name: str) -> bool:
+        """See `BladeRoom`. Its daemon's journal is on its console."""
+        said = rf"bladeroot\[\d+\]: {name} has all of generation {self.cluster.manifest.serial}"
+        return self._room.blade(name).machine.look_for(said, fails_on=FAILURES) is not None
 
 
 @contextmanager

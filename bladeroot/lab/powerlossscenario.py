@@ -29,13 +29,13 @@ class PowerlossReport:
     phases_s: Mapping[str, float]
     power_loss: Recovery
     """All off and on, one with an empty disk."""
-    promise: Recovery
-    """All but one with empty disks."""
+    promise: Recovery | None
+    """All but one with empty disks; of two blades that is the same."""
 
     def facts(self) -> dict[str, Any]:
         """For programs."""
         recoveries = {"power_loss": self.power_loss, "promise": self.promise}
-        times = {name: round(one.root_after_s, 1) for name, one in recoveries.items()}
+        times = {name: round(one.root_after_s, 1) for name, one in recoveries.items() if one}
         return {**attrs.asdict(self), "root_after_s": times}
 
     def lines(self) -> list[str]:
@@ -46,8 +46,9 @@ class PowerlossReport:
         lines += [f"  {name:10} {seconds:6.1f} s" for name, seconds in self.phases_s.items()]
         lines += [f"power loss, and {', '.join(self.power_loss.wiped)} with an empty disk:"]
         lines += self.power_loss.lines()
-        lines += [f"all lost but {', '.join(self.promise.kept)}:"]
-        return lines + self.promise.lines()
+        if self.promise is not None:
+            lines += [f"all lost but {', '.join(self.promise.kept)}:", *self.promise.lines()]
+        return lines
 
 
 def run_powerloss(work: Path, options: VmClusterOptions, reporter: Reporter) -> PowerlossReport:
@@ -68,8 +69,10 @@ def run_powerloss(work: Path, options: VmClusterOptions, reporter: Reporter) -> 
         first_in_line, *others = room.names
         with step("power-loss", "Cut the power of all; empty one disk; switch all on", report):
             power_loss = lose(room, wiped={first_in_line}, reporter=report)
-        with step("promise", f"Lose all but {first_in_line} for good; switch all on", report):
-            promise = lose(room, wiped=set(others), reporter=report)
+        promise = None
+        if len(others) > 1:
+            with step("promise", f"Lose all but {first_in_line} for good; switch all on", report):
+                promise = lose(room, wiped=set(others), reporter=report)
     return PowerlossReport(phases_s=phases, power_loss=power_loss, promise=promise)
 
 

@@ -129,6 +129,7 @@ class _Turn:
                     view.root == self.b
                     and is_room_whole(self.room, view)
                     and view.blades[self.a].order == number
+                    and all(map(self.room.is_complete, self.room.names))
                 )
 
             return self.room.wait_until(is_back, lambda: describe(self.room, witness.view))

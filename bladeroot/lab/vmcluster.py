@@ -35,6 +35,17 @@ _JOURNAL_TO_CONSOLE = """\
 StandardOutput=journal+console
 StandardError=journal+console
 """
+_NOT_OF_MACHINES = """
+# Hardware that these machines have not: a quarter of what each would install.
+leave-out  /usr/lib/modules/*/kernel/sound/*
+leave-out  /usr/lib/modules/*/kernel/drivers/gpu/*
+leave-out  /usr/lib/modules/*/kernel/drivers/iio/*
+leave-out  /usr/lib/modules/*/kernel/drivers/infiniband/*
+leave-out  /usr/lib/modules/*/kernel/drivers/media/*
+leave-out  /usr/lib/modules/*/kernel/drivers/net/ethernet/*
+leave-out  /usr/lib/modules/*/kernel/drivers/net/wireless/*
+leave-out  /usr/lib/modules/*/kernel/drivers/staging/*
+"""
 _PLAIN_ROLES = {"blade": Role(name="blade", description="what the snapshot is, and no more")}
 
 
@@ -52,6 +63,8 @@ class VmClusterOptions:
     """Keeps the Debian between runs."""
     is_vm: bool = True
     """False: the blades are processes. They have no firmware, and need nobody to answer netboot."""
+    is_slim: bool = False
+    """Whether drivers that virtual machines have no use for are left out: emulated, these install slowly."""
     speaks: bool = False
     """Whether the daemon's journal goes to the console too."""
 
@@ -126,6 +139,9 @@ def make_cluster(work: Path, options: VmClusterOptions) -> tuple[ClusterFolder, 
         drop_in.write_text(_JOURNAL_TO_CONSOLE)
     cluster = made.folder.cluster
     network = cluster.network
+    if options.is_slim:
+        with made.folder.split_rules_path.open("a") as rules:
+            rules.write(_NOT_OF_MACHINES)
     if options.is_vm:
         network = attrs.evolve(network, netboot=Netboot.DHCP, dhcp_range=("10.77.0.220", "10.77.0.250"))
     return made.folder.save(attrs.evolve(cluster, layouts={LAYOUT.name: LAYOUT}, network=network)), key_path

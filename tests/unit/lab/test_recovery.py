@@ -86,6 +86,9 @@ def test_the_summary_of_a_power_loss() -> None:
     facts: dict[str, Any] = json.loads(json.dumps(report.facts()))
     assert facts["root_after_s"] == {"power_loss": 5.5, "promise": 5.5}
     assert facts["promise"]["whole_s"] == 22.0
+    alone = PowerlossReport(phases_s={}, power_loss=RECOVERY, promise=None)
+    assert alone.facts()["root_after_s"] == {"power_loss": 5.5}
+    assert not any("all lost but" in line for line in alone.lines())
 
 
 def test_the_summary_of_a_replication() -> None:

@@ -24,7 +24,7 @@ _POWERLOSS = f"""
 All blades are installed from an operator's root, which is gone from then on. The power of all is cut at once,
 the disk of the first in line is replaced by an empty one, and all are switched on at once: those with disks
 boot alone, one becomes root, and the empty one is installed from it. Then all others lose their disks, and
-everything comes back from the one that was just installed.
+everything comes back from the one that was just installed. (Of two blades the one loss is the other.)
 
 {_KINDS}
 

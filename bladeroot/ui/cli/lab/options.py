@@ -69,6 +69,7 @@ def read_scenario_options(args: argparse.Namespace, blades: int) -> VmClusterOpt
         firmware=args.firmware,
         snapshot=args.snapshot,
         is_vm=args.vm,
+        is_slim=args.vm and args.snapshot is None,
         speaks=args.vm and args.snapshot is None,
     )
 
