@@ -17,6 +17,7 @@ from bladeroot.core.manifest import Artefact
 from bladeroot.errors import ArtefactError, BladerootError, ConfigError, NetworkError, TrustError
 from bladeroot.events import Note, Reporter, Warned
 from bladeroot.host.depot import Depot
+from bladeroot.host.memory import give_back_memory
 from bladeroot.net.client import RootClient
 from bladeroot.ops.completing import complete_install, find_own_manifest, read_own_generation
 from bladeroot.ops.presence import Presence
@@ -185,6 +186,7 @@ class Chores:
         self.wake()
 
     def _tell_of_more(self) -> None:
+        give_back_memory()
         self.station.wake()
         self.on_news()
 
