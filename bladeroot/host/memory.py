@@ -7,7 +7,7 @@ import gc
 
 
 def give_back_memory() -> None:
-    """Collect garbage, and have glibc return what is free: malloc_trim(3). Nothing where there is no glibc."""
+    """Collect garbage, and have glibc return what is free: malloc_trim(3). Nothing without glibc."""
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
