@@ -183,3 +183,9 @@ def iter_error_classes() -> Iterator[type[BladerootError]]:
     for error_class in found:
         found.extend(error_class.__subclasses__())
     yield from sorted(found, key=lambda error_class: error_class.exit_code)
+
+
+def find_error_class(exit_code: object) -> type[BladerootError]:
+    """The class with that exit code, for an error that another process had; BladerootError for no class's."""
+    known = {error_class.exit_code: error_class for error_class in iter_error_classes()}
+    return known.get(exit_code, BladerootError) if isinstance(exit_code, int) else BladerootError

@@ -16,7 +16,7 @@ from bladeroot.core.cluster import Blade, Cluster
 from bladeroot.core.roleorders import RoleOrder, sign_role_order
 from bladeroot.core.signing import SecretKey
 from bladeroot.core.takeover import Wish
-from bladeroot.errors import BladerootError, NetworkError, NoRootFoundError, PrivilegeError, UsageError
+from bladeroot.errors import NetworkError, NoRootFoundError, PrivilegeError, find_error_class
 from bladeroot.host import localsocket
 from bladeroot.net.client import RootClient
 from bladeroot.net.discovery import find_claims
@@ -124,16 +124,9 @@ def ask_daemon(depot: Path, **request: Any) -> Mapping[str, Any] | None:
     except OSError:
         return None
     if "error" in answer:
-        raise _RefusedError(answer)
+        code, text = answer.get("exit_code"), str(answer["error"])
+        raise find_error_class(code)(text, str(answer.get("hint", "")))
     return answer
-
-
-class _RefusedError(BladerootError):
-    """The daemon's own error, with its exit code."""
-
-    def __init__(self, answer: Mapping[str, Any]) -> None:
-        super().__init__(str(answer["error"]), str(answer.get("hint", "")))
-        self.exit_code = int(answer.get("exit_code", UsageError.exit_code))  # type: ignore[misc]
 
 
 def order_role(cluster: Cluster, blade: Blade, wish: Wish, secret_key: SecretKey) -> str:
