@@ -36,6 +36,8 @@ class BladeRoom(ABC):
 
     patience_s: float
     """How long a blade may take for what it does, however busy this machine is."""
+    root_within_s: float
+    """How soon there must be a root when blades are up: a few seconds, as fast as those blades are."""
 
     def __init__(self, cluster: VmCluster, work: Path) -> None:
         self.cluster = cluster
@@ -116,6 +118,7 @@ class ProcessBladeRoom(BladeRoom):
     """Process blades in network namespaces."""
 
     patience_s = 120.0
+    root_within_s = 60.0
 
     def __init__(self, cluster: VmCluster, work: Path, network: LabNetwork, reporter: Reporter) -> None:
         super().__init__(cluster, work)
@@ -195,6 +198,7 @@ class VmBladeRoom(BladeRoom):
     """Virtual machines; their firmware tries the disk first, as an install has it do, then the network."""
 
     patience_s = 300.0
+    root_within_s = 180.0
 
     def __init__(self, cluster: VmCluster, work: Path, room: VmRoom) -> None:
         super().__init__(cluster, work)

@@ -17,8 +17,6 @@ from bladeroot.lab.vmcluster import PREPARING, VmClusterOptions, prepare_cluster
 from bladeroot.ops.steps import step
 
 PHASES = (*PREPARING, "install", "power-loss", "promise")
-_ROOT_WITHIN_S = 60.0
-"""After the last blade with a disk is up: a few seconds; more where machines share two processors."""
 _FEWEST_BLADES = 2
 
 
@@ -89,6 +87,6 @@ def lose(room: BladeRoom, *, wiped: set[str], reporter: Reporter) -> Recovery:
         reporter(Note(text=line.strip()))
     if recovery.root not in recovery.kept:
         raise ClaimNotHeldError(f"{recovery.root} was root, with an empty disk")
-    if recovery.root_after_s > _ROOT_WITHIN_S:
+    if recovery.root_after_s > room.root_within_s:
         raise ClaimNotHeldError(f"blades were up, and without a root for {recovery.root_after_s:.0f} s")
     return recovery

@@ -29,7 +29,7 @@ everything comes back from the one that was just installed. (Of two blades the o
 {_KINDS}
 
 Exit code 0 only if each time all blades were up in the end with one root, and one of those with a disk was
-root within a minute of being up.
+root within a minute of being up (three, of emulated machines).
 """
 _REPLICATE = f"""
 Blade A is installed from an operator's root, which is gone from then on. B has an empty disk and is installed
