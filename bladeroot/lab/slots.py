@@ -39,7 +39,7 @@ WRITTEN_WHILE_UP = (
     "var/tmp/systemd-private-*",
     "tmp/*",
 )
-"""What a system itself writes when it runs, and the lab's services: nginx makes folders at its first start."""
+"""What a running system writes, and the lab's services: nginx makes folders at its first start."""
 _COMPARE_TIMEOUT_S = 600.0
 _ITEM = re.compile(r"(\*deleting|\S{11}) +(.+?)(?: -> .*| => .*)?")
 _OTHER_TIME = ".d..t......"
