@@ -15,7 +15,14 @@ from bladeroot.events import Event, Note, Reporter, StepFinished
 from bladeroot.host.depot import Depot
 from bladeroot.lab.bladeroom import BladeRoom, open_blade_room
 from bladeroot.lab.recovery import describe, install_all, is_room_whole, look, switch_on
-from bladeroot.lab.slots import IDENTITY, WRITTEN_WHILE_UP, find_differences, list_overlay, looked_into
+from bladeroot.lab.slots import (
+    IDENTITY,
+    WRITTEN_WHILE_UP,
+    count_compared,
+    find_differences,
+    list_overlay,
+    looked_into,
+)
 from bladeroot.lab.vmcluster import PREPARING, VmClusterOptions, prepare_cluster
 from bladeroot.ops.steps import step
 
@@ -142,7 +149,7 @@ class _Turn:
             own |= list_overlay(depot, cluster.manifest, name)
         with looked_into(self.room.disk(self.a)) as tree_a, looked_into(self.room.disk(self.b)) as tree_b:
             found = find_differences(tree_a, tree_b, own)
-            count = sum(1 for path in tree_a.rglob("*") if path.is_file() and not path.is_symlink())
+            count = count_compared(tree_a, own)
         for line in found[:_MOST_SHOWN]:
             self.reporter(Note(text=f"differs: {line}"))
         if found:

@@ -39,7 +39,7 @@ WRITTEN_WHILE_UP = (
     "var/tmp/systemd-private-*",
     "tmp/*",
 )
-"""What a running system writes, and the lab's services: nginx makes folders at its first start."""
+"""What a running system writes, and nginx, which makes folders when it first starts."""
 _COMPARE_TIMEOUT_S = 600.0
 _ITEM = re.compile(r"(\*deleting|\S{11}) +(.+?)(?: -> .*| => .*)?")
 _OTHER_TIME = ".d..t......"
@@ -75,7 +75,7 @@ def may_differ(line: str, own: Collection[str]) -> bool:
     if match is None:
         return False
     change, path = match[1], match[2].rstrip("/").removeprefix("./")
-    if any(_is_within(path, pattern) for pattern in own):
+    if _is_any(path, own):
         return True
     return change == _OTHER_TIME and any(_holds(path, pattern) for pattern in own)
 
@@ -84,6 +84,22 @@ def list_overlay(depot: Depot, manifest: Manifest, blade: str) -> frozenset[str]
     """The paths that the blade's overlay writes or deletes."""
     name = manifest.entry(blade).overlay
     return frozenset(list_plain(depot.read_file(manifest.artefact(ArtefactKind.OVERLAYS).info_hash, name)))
+
+
+def count_compared(tree: Path, own: Collection[str]) -> int:
+    """How many regular files of a tree may not differ."""
+    literal = {pattern for pattern in own if "*" not in pattern}
+    others = [pattern for pattern in own if "*" in pattern]
+    count = 0
+    for path in tree.rglob("*"):
+        name = path.relative_to(tree)
+        may = any(str(part) in literal for part in (name, *name.parents))
+        count += not may and path.is_file() and not path.is_symlink() and not _is_any(str(name), others)
+    return count
+
+
+def _is_any(path: str, patterns: Collection[str]) -> bool:
+    return any(_is_within(path, pattern) for pattern in patterns)
 
 
 def _is_within(path: str, pattern: str) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bladeroot.lab.slots import IDENTITY, WRITTEN_WHILE_UP, find_differences, may_differ
+from bladeroot.lab.slots import IDENTITY, WRITTEN_WHILE_UP, count_compared, find_differences, may_differ
 
 OWN = frozenset({*IDENTITY, *WRITTEN_WHILE_UP, "etc/hostname", "srv/old"})
 NANOSECOND = 1
@@ -46,6 +46,13 @@ def test_what_is_a_blades_own_may_differ(trees: tuple[Path, Path]) -> None:
     (first / "srv/old").mkdir()
     (first / "srv/old/file").touch()
     assert find_differences(first, second, OWN) == []
+
+
+def test_files_that_may_differ_are_not_counted(trees: tuple[Path, Path]) -> None:
+    assert count_compared(trees[0], OWN) == len(("tool", "same"))
+    (trees[0] / "var/log/syslog").touch()
+    (trees[0] / "usr/bin/new").touch()
+    assert count_compared(trees[0], OWN) == len(("tool", "same", "new"))
 
 
 def _change_content(tree: Path) -> None:
