@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ from bladeroot.lab.smallcluster import SmallCluster
 OPERATOR = "operator"
 _TOOLS = ("ip", "tc", "unshare", "nsenter", "sfdisk", "mkfs.ext4", "mkfs.vfat", "mcopy")
 _COMMAND_TIMEOUT_S = 180.0
+_LOOKS = 3
+_LOOK_AGAIN_S = 1.0
 _ALL_AT_ONCE = 2
 """Looking at a disk starts programs: more at once are not done sooner."""
 
@@ -132,9 +135,11 @@ def run_command(argv: Sequence[Argument]) -> dict[str, Any]:
 
 
 def _check_disk(blade: ProcessBlade) -> str:
-    facts = blade.facts()
-    if facts.slot is not None or blade.has_agent():
-        return ""
+    """While it is on, its ESP may be read in the middle of being written: FAT has no moment that is whole."""
+    for look in range(_LOOKS if blade.is_on else 1):
+        time.sleep(_LOOK_AGAIN_S if look else 0)
+        if blade.facts().slot is not None or blade.has_agent():
+            return ""
     return f"the disk of {blade.name} boots nothing, and keeps no agent"
 
 

@@ -32,7 +32,7 @@ from tests.toycluster import BLADES, ToyCluster, make_toy_cluster
 pytestmark = pytest.mark.system
 
 _Seen = TypeVar("_Seen")
-DEADLINE_S = 120.0
+DEADLINE_S = 300.0
 DESK = "desk"
 
 

@@ -39,9 +39,9 @@ def add_parser(verbs: Verbs) -> None:
         description="Splits the snapshot at PATH into runtime and extras by the cluster folder's "
         "split.rules, renders every blade's overlay, makes the boot code, signs, and puts it all into "
         "the depot.\n\n"
-        "PATH may be `/`, the running system itself: it is captured first, by the cluster folder's "
-        "capture.rules, into a directory of the depot. On an installed blade the overlays stay what they are "
-        "in the newest generation.\n\n"
+        "On an installed blade PATH may be `/`, the running system itself: it is captured first, by "
+        "capture.rules, into a directory of the depot. The overlays stay what they are in the newest "
+        "generation there.\n\n"
         "The same tree gives the same artefacts, bit by bit. If nothing has changed since the newest "
         "generation, there is no new one.",
         examples=[
@@ -93,7 +93,8 @@ def publish(args: argparse.Namespace, out: Output) -> tuple[Published, PublishPl
 
     _require_root()
     folder = open_folder(args)
-    is_self = args.path.resolve() == Path("/")
+    # Of another machine than a blade it would be a mistake: require_tree says what to do.
+    is_self = args.path.resolve() == Path("/") and folder.is_of_blade
     if not is_self:
         require_tree(args.path)
     secret_key = read_secret_key(args, folder)
