@@ -74,14 +74,16 @@ def _configure(stack: ExitStack, backing: int, file: Path, mode: int) -> tuple[P
     control = _open(stack, _CONTROL, os.O_RDWR)
     for _attempt in range(_ATTEMPTS):
         device = Path(f"/dev/loop{fcntl.ioctl(control, _LOOP_CTL_GET_FREE)}")
-        number = _open(stack, device, mode)
-        try:
-            fcntl.ioctl(number, _LOOP_CONFIGURE, bytes(config))
-        except OSError as error:
-            if error.errno != errno.EBUSY:
-                raise
-        else:
-            return device, number
+        with ExitStack() as unless_taken:  # another's device stays as long as we have it open
+            number = _open(unless_taken, device, mode)
+            try:
+                fcntl.ioctl(number, _LOOP_CONFIGURE, bytes(config))
+            except OSError as error:
+                if error.errno != errno.EBUSY:
+                    raise
+            else:
+                stack.push(unless_taken.pop_all())
+                return device, number
     raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
 
 

@@ -250,7 +250,7 @@ class _Soak:
         self.stage.wait_until_up(others, self.serial, _INSTALL_TIMEOUT_S)
         self.stage.wait_until_held(others, self.serial, _INSTALL_TIMEOUT_S)
         self._look_at_disks()
-        self.stage.run_as_operator("promote", others[0])
+        self.stage.promote(others[0], _ROOT_TIMEOUT_S)
         self.watch.wait(lambda: self._is_only_root(others[0]), _ROOT_TIMEOUT_S, f"{others[0]} is not root")
         self.stage.reimage([root], others[0])
         self.stage.wait_until_up(self.names, self.serial, _INSTALL_TIMEOUT_S)

@@ -99,6 +99,20 @@ class Stage:
         facts = run_command(self.blades[name].command(self._make_argv(words, None)))
         return int(facts["serial"])
 
+    def promote(self, name: str, timeout_s: float) -> None:
+        """Have the operator promote that blade, as soon as its daemon listens: the system that has booted has
+        only begun to start it.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                self.run_as_operator("promote", name)
+                return
+            except ClaimNotHeldError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_LOOK_AGAIN_S)
+
     def reimage(self, names: Collection[str], root: str) -> dict[str, Any]:
         """Order them to install the newest generation of that root."""
         return self.run_as_operator("reimage", ",".join(sorted(names)), "--yes", root=root)

@@ -127,7 +127,7 @@ class _Takeover:
         with step("standbys", f"Install {_STANDBYS} blades that can be root", self.report):
             stage.install_from_operator(self.standbys, 1, _INSTALL_TIMEOUT_S)
             if self.options.manual:
-                self._promote(self.standbys[0])
+                self.stage.promote(self.standbys[0], _ROOT_TIMEOUT_S)
             watch.wait_for_root(None, _ROOT_TIMEOUT_S)
         with step("swarm", f"Switch {len(self.others)} more on, and kill the root", self.report):
             self._set_links(self.options.link_bits)
@@ -194,19 +194,7 @@ class _Takeover:
         for name in self.standbys:
             self.stage.blades[name].power_on()
         self.stage.wait_until_up(self.standbys, 1, _INSTALL_TIMEOUT_S)
-        self._promote(self.standbys[-1])
-
-    def _promote(self, name: str) -> None:
-        """As soon as its daemon listens: the system that has booted has only begun to start it."""
-        deadline = time.monotonic() + _ROOT_TIMEOUT_S
-        while True:
-            try:
-                self.stage.run_as_operator("promote", name)
-                return
-            except ClaimNotHeldError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(_STATUS_PAUSE_S)
+        self.stage.promote(self.standbys[-1], _ROOT_TIMEOUT_S)
 
     def _set_links(self, bits: int) -> None:
         for name in self.stage.blades:

@@ -34,6 +34,7 @@ _PATIENCE_S = 300.0
 _DISTRUST_S = 600.0
 """So long who did not have what it shows comes after all others."""
 _MOST_TRIES = 8
+_ROUNDS_UNTIL_IDLE = 5
 _CALM_S = (0.2, 3.0)
 """Before a follower fetches what is new: hundreds hear of it at once, and the first should have a start."""
 
@@ -57,6 +58,8 @@ class Chores:
     """Until when."""
     _not_before_s: dict[str, float] = attrs.field(factory=dict)
     _is_complete: bool = False
+    _idle_rounds: int = 0
+    """Since something was done; the start is the first."""
     _has_lost: bool = True
     """Whether something of the depot may have to be fetched again."""
 
@@ -73,6 +76,9 @@ class Chores:
             self._try("pull", self.pull)
             if self._news.wait(self.chance(*_PAUSES_S)):
                 self._news.clear()
+            self._idle_rounds += 1
+            if self._idle_rounds == _ROUNDS_UNTIL_IDLE:
+                give_back_memory()
 
     def wake(self) -> None:
         """There may be something to do: another root, or another generation. From any thread."""
@@ -186,7 +192,7 @@ class Chores:
         self.wake()
 
     def _tell_of_more(self) -> None:
-        give_back_memory()
+        self._idle_rounds = 0
         self.station.wake()
         self.on_news()
 
