@@ -20,6 +20,8 @@ SETTLE_S = 2.0
 """How long a candidate waits for objections: an announcement takes under a second, one may be lost."""
 CANDIDATE_LASTS_S = 3 * SETTLE_S
 """A candidate that is neither root nor gone after that has died: it is waited for no longer."""
+MOST_PATIENCE_S = 60.0
+"""So long candidates that never become root keep a blade from being one: whatever they are up to."""
 RETIRED_REST_S = 20.0
 DEMOTED_REST_S = 600.0
 """So long who was told to step down does not step up by itself, though nobody else does."""
@@ -101,6 +103,8 @@ class RoleState:
     """Of all claims that were ever heard, its own too."""
     until_s: float | None = None
     """When what it waits for is over; None: it waits for nothing."""
+    patient_until_s: float | None = None
+    """Until then it lets candidates go first; None: none has held it back since there was a root."""
     promoted_until_s: float | None = None
     """Until then it outdoes a better root, instead of retiring: once, or two that are promoted never rest."""
 
@@ -184,20 +188,22 @@ def _hears_root(_state: RoleState, view: View) -> bool:
     return any(map(_is_live_root, view.sightings))
 
 
-def _live_candidates(view: View) -> Iterable[Claim]:
+def _live_candidates(state: RoleState, view: View) -> Iterable[Claim]:
+    if state.patient_until_s is not None and view.now_s >= state.patient_until_s:
+        return
     for sighting in view.sightings:
         is_live = sighting.age_s < CANDIDATE_LASTS_S and sighting.answers is not Answers.SILENT
         if sighting.claim.state is ClaimState.CANDIDATE and is_live:
             yield sighting.claim
 
 
-def _hears_candidate(_state: RoleState, view: View) -> bool:
-    return any(True for _claim in _live_candidates(view))
+def _hears_candidate(state: RoleState, view: View) -> bool:
+    return any(True for _claim in _live_candidates(state, view))
 
 
 def _hears_better_candidate(state: RoleState, view: View) -> bool:
     own = _own_rank(state, view)
-    return any(which_candidate_wins(own(claim), claim) is claim for claim in _live_candidates(view))
+    return any(which_candidate_wins(own(claim), claim) is claim for claim in _live_candidates(state, view))
 
 
 def _hears_better_root(state: RoleState, view: View) -> bool:
@@ -248,7 +254,7 @@ def _has_waited(state: RoleState, view: View) -> bool:
 
 
 def _follow(state: RoleState, _view: View) -> RoleState:
-    return attrs.evolve(state, role=Role.FOLLOWER, until_s=None)
+    return attrs.evolve(state, role=Role.FOLLOWER, until_s=None, patient_until_s=None)
 
 
 def _wait(state: RoleState, view: View) -> RoleState:
@@ -259,7 +265,8 @@ def _wait(state: RoleState, view: View) -> RoleState:
 def _hold_back(state: RoleState, view: View) -> RoleState:
     """Somebody else is about to be root: wait for that, and then as long as ever."""
     until_s = view.now_s + SETTLE_S + plan_patience(state.rank, view.chance)
-    return attrs.evolve(state, role=Role.FOLLOWER, until_s=until_s)
+    patient_until_s = state.patient_until_s or view.now_s + MOST_PATIENCE_S
+    return attrs.evolve(state, role=Role.FOLLOWER, until_s=until_s, patient_until_s=patient_until_s)
 
 
 def _stand(state: RoleState, view: View) -> RoleState:
@@ -270,7 +277,7 @@ def _stand(state: RoleState, view: View) -> RoleState:
 
 
 def _become_root(state: RoleState, _view: View) -> RoleState:
-    return attrs.evolve(state, role=Role.ROOT, until_s=None)
+    return attrs.evolve(state, role=Role.ROOT, until_s=None, patient_until_s=None)
 
 
 def _promote(state: RoleState, view: View) -> RoleState:

@@ -16,6 +16,7 @@ from bladeroot.core.cluster import Role as BladeRole
 from bladeroot.core.takeover import (
     CANDIDATE_LASTS_S,
     DEMOTED_REST_S,
+    MOST_PATIENCE_S,
     MOST_UNPROVEN_STEPS,
     PROMOTION_LASTS_S,
     RETIRED_REST_S,
@@ -184,6 +185,22 @@ def test_a_candidate_that_has_died_is_waited_for_no_longer() -> None:
     assert step_role(WAITED, view(dead)).role is Role.CANDIDATE
     silent = see_candidate("blade01", 9, answers=Answers.SILENT)
     assert step_role(SETTLED, view(silent)).role is Role.ROOT
+
+
+def test_candidates_that_never_become_root_hold_nobody_up_for_ever() -> None:
+    """One that says something new every few seconds is always fresh."""
+    state, now_s = WAITED, NOW_S
+    while state.role is not Role.ROOT:
+        assert now_s < NOW_S + MOST_PATIENCE_S + plan_patience(2, 0.5) + 2 * SETTLE_S
+        state = step_role(state, view(see_candidate("blade01", 9), now_s=now_s))
+        now_s += 1.0
+    assert now_s > NOW_S + MOST_PATIENCE_S
+    assert step_role(WAITED, view(see_candidate("blade01"))).patient_until_s == NOW_S + MOST_PATIENCE_S
+
+
+def test_a_root_forgives_those_who_held_it_back() -> None:
+    held_back = step_role(WAITED, view(see_candidate("blade01")))
+    assert step_role(held_back, view(see("blade01"))).patient_until_s is None
 
 
 def test_a_silent_root_is_nobody() -> None:

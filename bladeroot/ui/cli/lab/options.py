@@ -41,13 +41,7 @@ def add_room_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--blades", type=parse_count, default=2, metavar="N", help="how many blades (default: 2)"
     )
-    _add_firmware(parser, "mixed")
-    parser.add_argument(
-        "--disk",
-        choices=["virtio", "sata", "nvme", "mixed"],
-        default="virtio",
-        help="what disks are attached to (default: virtio); mixed: one after the other",
-    )
+    _add_hardware(parser, "mixed")
     _add_snapshot(parser)
 
 
@@ -56,7 +50,7 @@ def add_scenario_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--vm", action="store_true", help="blades are virtual machines (default: processes with disks)"
     )
-    _add_firmware(parser, "bios")
+    _add_hardware(parser, "bios")
     _add_snapshot(parser)
 
 
@@ -67,6 +61,7 @@ def read_scenario_options(args: argparse.Namespace, blades: int) -> VmClusterOpt
     return VmClusterOptions(
         blades=blades,
         firmware=args.firmware,
+        disk=args.disk,
         snapshot=args.snapshot,
         is_vm=args.vm,
         is_slim=args.vm and args.snapshot is None,
@@ -74,13 +69,19 @@ def read_scenario_options(args: argparse.Namespace, blades: int) -> VmClusterOpt
     )
 
 
-def _add_firmware(parser: argparse.ArgumentParser, default: str) -> None:
+def _add_hardware(parser: argparse.ArgumentParser, firmware: str) -> None:
     parser.add_argument(
         "--firmware",
         choices=["bios", "uefi", "uefi-http", "mixed"],
-        default=default,
+        default=firmware,
         help="what virtual machines boot with; mixed: BIOS, UEFI, and UEFI with HTTP Boot in turn "
-        f"(default: {default})",
+        f"(default: {firmware})",
+    )
+    parser.add_argument(
+        "--disk",
+        choices=["virtio", "sata", "nvme", "mixed"],
+        default="virtio",
+        help="what their disks are attached to (default: virtio); mixed: one after the other",
     )
 
 
