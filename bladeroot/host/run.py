@@ -100,13 +100,14 @@ def run(
     environment: Mapping[str, str] | None = None,
     check: bool = True,
     timeout_s: float | None = None,
+    ends_with_parent: bool = False,
 ) -> Completed:
     """Run a program to its end, with its output captured as text.
 
-    `environment` is added to this process's own. Raises MissingToolError, and ToolError where it times
-    out or, with `check`, ends with a code other than 0.
+    `environment` is added to this process's own; `ends_with_parent` as in `start_process`. Raises
+    MissingToolError, and ToolError where it times out or, with `check`, ends with a code other than 0.
     """
-    full = _resolve(argv)
+    full = _resolve(argv, ends_with_parent=ends_with_parent)
     data = stdin.encode() if isinstance(stdin, str) else stdin
     with interrupts.deferred():
         try:
@@ -168,8 +169,7 @@ def start_process(
     its own, and ends the whole group. `ends_with_parent`: it gets SIGTERM even if this process is killed, or
     the thread that started it ends (PR_SET_PDEATHSIG).
     """
-    guard = ["setpriv", "--pdeathsig", "TERM"] if ends_with_parent else []
-    full = _resolve([*guard, *_resolve(argv)])
+    full = _resolve(argv, ends_with_parent=ends_with_parent)
     try:
         process = subprocess.Popen(
             full,
@@ -218,11 +218,12 @@ DEVNULL = subprocess.DEVNULL
 Process = subprocess.Popen[bytes]
 
 
-def _resolve(argv: Sequence[Argument]) -> list[Argument]:
+def _resolve(argv: Sequence[Argument], *, ends_with_parent: bool = False) -> list[Argument]:
+    guard: list[Argument] = [find_tool("setpriv"), "--pdeathsig", "TERM"] if ends_with_parent else []
     first = argv[0]
     if isinstance(first, str) and "/" not in first:
-        return [find_tool(first), *argv[1:]]
-    return list(argv)
+        first = find_tool(first)
+    return [*guard, first, *argv[1:]]
 
 
 def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:

@@ -88,7 +88,7 @@ class BladeRoom(ABC):
         """`bladeroot --json WORDS` as the operator runs it. Raises ClaimNotHeldError where it fails."""
         options = ["--json", "--cluster", str(self.cluster.folder.path), "--depot", str(self.cluster.depot)]
         argv = [sys.executable, "-m", "bladeroot", *options, *words]
-        completed = run(self.command(argv), check=False, timeout_s=_COMMAND_TIMEOUT_S)
+        completed = run(self.command(argv), check=False, timeout_s=_COMMAND_TIMEOUT_S, ends_with_parent=True)
         if completed.code != 0:
             said = completed.stderr.strip().splitlines()[-1:]
             raise ClaimNotHeldError(f"bladeroot {' '.join(words)}: {' '.join(said)}")

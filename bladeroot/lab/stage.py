@@ -139,7 +139,7 @@ class Stage:
 
 def run_command(argv: Sequence[Argument]) -> dict[str, Any]:
     """Run one with `--json`; its answer. Raises ClaimNotHeldError with what it said."""
-    done = run(argv, check=False, timeout_s=_COMMAND_TIMEOUT_S)
+    done = run(argv, check=False, timeout_s=_COMMAND_TIMEOUT_S, ends_with_parent=True)
     if done.code != 0:
         said = (done.stderr.strip().splitlines() or [f"exit code {done.code}"])[-1]
         what = " ".join(str(word) for word in argv[argv.index("bladeroot") + 1 :])

@@ -42,6 +42,12 @@ needs_room = [
 ]
 
 
+def needs_time(config: pytest.Config) -> None:
+    """For tests of a quarter of an hour, whose parts others show."""
+    if not config.getoption("every_step"):
+        pytest.skip("a quarter of an hour: with --every-step")
+
+
 class Heard:
     """A reporter that keeps what a root was told; to be asked from another thread."""
 

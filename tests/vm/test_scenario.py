@@ -6,16 +6,22 @@ import json
 import sys
 from pathlib import Path
 
+import pytest
+
 from bladeroot.host.run import run
-from tests.vm.harness import needs_room
+from tests.vm.harness import needs_room, needs_time
 
 pytestmark = needs_room
 
 TIMEOUT_S = 1500.0
 
 
-def test_a_real_debian_netboots_installs_and_boots_alone(debian_snapshot: Path, tmp_path: Path) -> None:
+def test_a_real_debian_netboots_installs_and_boots_alone(
+    debian_snapshot: Path, tmp_path: Path, pytestconfig: pytest.Config
+) -> None:
+    """What test_losses does not show of it: that it is sent to its own disk, and boots without a network."""
     del debian_snapshot  # in the cache, so that the scenario finds it there
+    needs_time(pytestconfig)
     # UEFI: of 512 MiB it leaves the agent less than BIOS does.
     work = str(tmp_path / "work")
     words = ["lab", "run", "netboot", "--vm", "--blades", "1", "--firmware", "uefi", "--disk", "sata"]
