@@ -163,22 +163,6 @@ def count_steps(blade: ProcessBlade, step: str) -> int:
     return sum(isinstance(event, StepStarted) and event.step == step for event in blade.events())
 
 
-def test_power_that_is_cut_in_mid_install_leaves_an_install_that_goes_on(
-    toy: ToyCluster, network: LabNetwork, tmp_path: Path
-) -> None:
-    with opened_room(network, toy, tmp_path) as room:
-        blade = room.add_blade("web01", DISK_SIZE_BYTES)
-        root = room.start_root(toy.depot.path)
-        blade.power_on()
-        wait_for(lambda: count_steps(blade, "runtime") == 1, "no install began")
-        blade.cut_power()
-        assert blade.facts().slot is None
-        blade.power_on()
-        blade.wait_until_up(1, _TIMEOUT_S)
-        assert count_steps(blade, "runtime") == 2
-        root.stop()
-
-
 def test_one_behind_a_router_follows_the_root_that_it_is_told(
     toy: ToyCluster, network: LabNetwork, tmp_path: Path
 ) -> None:

@@ -1,8 +1,9 @@
 """The power goes at each step of the agent: on an empty disk, and in the middle of a reimage.
 
-A machine is cut off at a step, switched on again, and cut off at the next. The steps come from the agent's
-own table: each is cut at in one of the two, in turn, and with `--every-step` in both. (QEMU is killed: what
-it wrote is in the host's memory, so this is no model of a disk that loses what it had promised to keep.)
+A machine is cut off at a step, switched on again, and cut off at another. The steps come from the agent's
+own table: a few of them, and with `--every-step` all, as tests/system/test_blade_cuts.py always does with
+blades that are processes. (QEMU is killed: what it wrote is in the host's memory, so this is no model of a
+disk that loses what it had promised to keep.)
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ pytestmark = needs_room
 BLADE = BLADES[0]
 LOOKING = [step.name for step in BEFORE]
 CUT_AT = [name for name in list_step_names() if name not in LOOKING]
-ON_EMPTY, IN_REIMAGE = CUT_AT[0::2], CUT_AT[1::2]
+ON_EMPTY, IN_REIMAGE = CUT_AT[1::6], CUT_AT[4::6]
+"""While the disk is cut, and when it is all but done: before it boots and after; the others in between."""
 PRECIOUS = b"what must survive\n"
 BROKEN = r"^.*(?:Kernel panic|bladeroot: FAILED).*$"
 
@@ -154,8 +156,8 @@ def test_a_reimage_whose_machine_is_cut_off_again_and_again(
         assert (data / "precious").read_bytes() == PRECIOUS
 
 
-def test_every_step_is_cut_at() -> None:
+def test_what_is_cut_at() -> None:
     assert (*LOOKING, *CUT_AT) == list_step_names()
-    assert sorted(ON_EMPTY + IN_REIMAGE) == sorted(CUT_AT)
+    assert not set(ON_EMPTY) & set(IN_REIMAGE)
     assert CUT_AT[-1] == AFTER[-1].name
     assert {"partition", "format", "commit", "depot"} <= set(CUT_AT)
