@@ -21,7 +21,8 @@ StartNetboot = Callable[[], AbstractContextManager[NetbootService | None]]
 
 
 class NetbootKeeper:
-    """Starts netboot in a thread of its own, again and again until it runs; `stop` ends it.
+    """Starts netboot in a thread of its own, again and again until it runs; `stop` ends it, `begin_anew` too,
+    but for what is started then.
 
     Failures are told, but for the first without `tells_first`: whoever waits for it may go by `failure`.
     """
@@ -38,7 +39,9 @@ class NetbootKeeper:
         self._start = start
         self._on_start = on_start
         self._reporter = reporter
-        self._stop = threading.Event()
+        self._stopping = False
+        self._is_over = threading.Event()
+        """Whether what was started is to end."""
         self._tried = threading.Event()
         self._said = SaidOnce()
         self.failure: BladerootError | None = None
@@ -48,28 +51,35 @@ class NetbootKeeper:
 
     def stop(self) -> None:
         """End it, and wait for that."""
-        self._stop.set()
+        self._stopping = True
+        self._is_over.set()
         self._thread.join()
+
+    def begin_anew(self) -> None:
+        """End it, and start it as it should be by now; without waiting for either."""
+        self._is_over.set()
 
     def wait_first(self, timeout_s: float) -> bool:
         """Wait until it was tried once; False where that takes longer."""
         return self._tried.wait(timeout_s)
 
     def _run(self) -> None:
-        while not self._stop.is_set():
+        while True:
+            self._is_over.clear()
+            if self._stopping:  # looked at after that, and set before: `stop` is never overheard
+                return
             try:
                 with self._start() as service:
                     self.failure = None
                     self._on_start(service)
                     self._tried.set()
-                    self._stop.wait()
-                    return
+                    self._is_over.wait()
             except BladerootError as error:
                 self._fail(error)
-                self._stop.wait(_AGAIN_S if isinstance(error, NetworkError) else _LATER_S)
+                self._is_over.wait(_AGAIN_S if isinstance(error, NetworkError) else _LATER_S)
             except Exception as error:  # a full /tmp, for one: it may be better later
                 self._fail(BladerootError(getattr(error, "strerror", None) or repr(error)))
-                self._stop.wait(_LATER_S)
+                self._is_over.wait(_LATER_S)
 
     def _fail(self, error: BladerootError) -> None:
         self.failure = error

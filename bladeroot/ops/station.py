@@ -85,6 +85,7 @@ class Station:
         self._wish = Wish.NONE
         self._root: RootRole | None = None
         self._netboot: NetbootKeeper | None = None
+        self._netboot_mode = Netboot.OFF
         self._announcing = ExitStack()
         self._announcement: Announcement | None = None
         self._announced_on: tuple[Interface, ...] = ()
@@ -269,10 +270,19 @@ class Station:
                 return
             self._root.take_in_generations()
             with suppress(DepotError):  # nothing whole is left: it is root no longer, as of this step
+                self._heed_netboot_mode(self._root)
                 self._root.refresh_netboot()
         except OSError as error:
             text = f"cannot look into {self._holdings.depot.path}: {error.strerror or error}"
             self._said.say(Warned(text=text, hint="see `dmesg`"), self._reporter)
+
+    def _heed_netboot_mode(self, root: RootRole) -> None:
+        """What a newer generation's inventory says of netboot holds as soon as that is taken in."""
+        mode = root.newest.network.netboot
+        if self._netboot is None or self._options.netboot is not None or mode is self._netboot_mode:
+            return
+        self._netboot_mode, root.netboot = mode, None
+        self._netboot.begin_anew()
 
     def _look_around(self) -> Iterator[Sighting]:
         heard = self._ear.heard()
@@ -376,6 +386,7 @@ class Station:
             root.netboot = service  # type: ignore[assignment]
             root.tell_started()
 
+        self._netboot_mode = root.newest.network.netboot
         self._netboot = NetbootKeeper(
             lambda: serve_netboot(root, mode=self._options.netboot, interface=self._options.interface),
             on_start=hear,

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from bladeroot.core import wire
+from bladeroot.core.cluster import Network
 from bladeroot.core.manifest import (
     Artefact,
     ArtefactKind,
@@ -54,7 +55,7 @@ def make_artefact(depot: Depot, content: str) -> Artefact:
         return writer.finish(ArtefactKind.RUNTIME, files, 100)
 
 
-def add_generation(depot: Depot, serial: int, key: SecretKey = KEY) -> None:
+def add_generation(depot: Depot, serial: int, key: SecretKey = KEY, network: Network | None = None) -> None:
     manifest = Manifest(
         cluster_id=CLUSTER_ID,
         cluster_name="lab",
@@ -65,6 +66,7 @@ def add_generation(depot: Depot, serial: int, key: SecretKey = KEY) -> None:
         kernel_command_line="",
         artefacts=(make_artefact(depot, str(serial)),),
         blades=(),
+        network=network or Network(),
     )
     signed = sign_manifest(manifest, key)
     depot.add_generation(signed, manifest)

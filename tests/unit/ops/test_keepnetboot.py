@@ -60,6 +60,19 @@ def test_it_runs_until_it_is_stopped() -> None:
     assert (segment.tries, segment.runs, segment.heard) == (1, False, [])
 
 
+def test_it_is_begun_anew_as_often_as_it_is_asked_to() -> None:
+    segment = Segment([])
+    keeper = segment.keep()
+    for tries in (1, 2, 3):
+        assert segment.did_start.wait(DEADLINE_S)
+        segment.did_start.clear()
+        assert (segment.tries, segment.runs) == (tries, True)
+        keeper.begin_anew()
+    assert segment.did_start.wait(DEADLINE_S)
+    keeper.stop()
+    assert (segment.tries, segment.runs, segment.heard) == (4, False, [])
+
+
 def test_it_is_tried_again_until_the_other_is_gone_and_that_is_said_once() -> None:
     segment = Segment([NetworkError("another DHCP server answers", "switch it off") for _ in range(5)])
     keeper = segment.keep()

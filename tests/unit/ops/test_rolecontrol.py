@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
 
+from bladeroot.core.cluster import Netboot, Network
 from bladeroot.core.orders import SignedOrder
 from bladeroot.core.roleorders import RoleOrder, sign_role_order
 from bladeroot.core.signing import SecretKey
@@ -22,8 +23,10 @@ from bladeroot.host import localsocket
 from bladeroot.host.depot import Depot
 from bladeroot.net import discovery
 from bladeroot.net.client import RootClient
+from bladeroot.ops import station
 from bladeroot.ops.holdings import Holdings
 from bladeroot.ops.presence import Limits, open_presence
+from bladeroot.ops.promote import RootRole
 from bladeroot.ops.rolecontrol import LAST_ORDER_NAME, SOCKET_NAME, RoleControl
 from bladeroot.ops.roots import ask_daemon
 from bladeroot.ops.station import Station, StationOptions, running
@@ -79,10 +82,10 @@ def make_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ma
             )
             presence = stack.enter_context(opening)
             state = RoleState(blade=blade, is_automatic=False)
-            station = Station(presence, state, StationOptions(default_port=1), reporter=heard.append)
+            running_station = Station(presence, state, StationOptions(default_port=1), reporter=heard.append)
             stop = threading.Event()
             control = RoleControl(
-                station=station,
+                station=running_station,
                 depot=depot,
                 blade=blade,
                 trusted_keys=[KEY.public_key],
@@ -91,13 +94,13 @@ def make_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ma
                 reporter=heard.append,
             )
             presence.take_role_order = control.take_role_order
-            stack.enter_context(running(station))
+            stack.enter_context(running(running_station))
             thread = threading.Thread(target=control.run)
             stack.callback(thread.join, DEADLINE_S)
             stack.callback(stop.set)
             thread.start()
             wait_until((depot.path / SOCKET_NAME).exists)
-            return Machine(station, control, heard)
+            return Machine(running_station, control, heard)
 
         yield make
 
@@ -277,6 +280,31 @@ def test_a_root_that_loses_its_last_generation_retires(machine: Machine) -> None
     (machine.depot / "artefacts" / artefact.info_hash / "complete").touch()
     machine.station.wake()
     wait_until(lambda: machine.ask(do="status")["serial"] == 1)
+
+
+def test_a_root_answers_netboot_as_the_newest_generation_says(
+    make_machine: MakeMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serving: list[Netboot] = []
+
+    @contextmanager
+    def serve(root: RootRole, **_options: object) -> Iterator[None]:
+        mode = root.newest.network.netboot
+        serving.append(mode)
+        try:
+            yield None
+        finally:
+            serving.remove(mode)
+
+    monkeypatch.setattr(station, "serve_netboot", serve)
+    machine = make_machine("unit-test-1")
+    machine.ask(do="promote")
+    wait_until(lambda: serving == [Netboot.OFF])
+    add_generation(machine.control.depot, 2, network=Network(netboot=Netboot.PROXY))
+    machine.station.wake()
+    wait_until(lambda: serving == [Netboot.PROXY])
+    machine.ask(do="demote", force=True)
+    wait_until(lambda: not serving)
 
 
 def test_a_depot_that_cannot_be_read_for_a_while_is_said_once_and_ends_nothing(
