@@ -216,8 +216,8 @@ class Station:
                     self._ear.listen(self._choose_wait())
         finally:
             self._prober.stop()
+            self._withdraw()  # first: what netboot takes to end, nobody need wait for
             self._end_root()
-            self._announcing.close()
 
     def step(self) -> None:
         """Look once, and do what comes of it."""
@@ -336,6 +336,8 @@ class Station:
                 self._announce()
             return
         if before.role is Role.ROOT:
+            if self.state.announces is None:
+                self._withdraw()
             self._end_root()
         if self.state.role is Role.ROOT:
             self._begin_root()
