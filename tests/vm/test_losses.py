@@ -12,8 +12,10 @@ from tests.vm.harness import needs_room, needs_time
 pytestmark = needs_room
 
 _MACHINES = ("--vm", "--firmware", "bios")
-_OTHER_MACHINES = ("--vm", "--firmware", "uefi", "--disk", "sata")
-"""The toy's kernel has no driver for these; and of 512 MiB UEFI leaves the agent less than BIOS does."""
+_OTHER_MACHINES = ("--vm", "--firmware", "mixed", "--disk", "sata")
+"""The toy's kernel has no driver for these. The one that comes up alone has UEFI. The one that netboots has
+not: OVMF gives up after some minutes, and on a busy machine that is before there is a root.
+"""
 
 
 def test_of_two_machines_one_brings_the_other_back(debian_snapshot: Path, tmp_path: Path) -> None:
