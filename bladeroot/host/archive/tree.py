@@ -168,12 +168,11 @@ class TreeWriter:
             if not make:
                 return None
             self._tree.check_in_the_way(path)
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError, IsADirectoryError):  # another thread was quicker
                 os.unlink(name, dir_fd=parent)
         try:
             os.mkdir(name, 0o700, dir_fd=parent)
-        except FileExistsError:
-            # Another thread was quicker.
+        except FileExistsError:  # as above
             return self._open_found(parent, name, path)
         self._tree.note_directory(path, None)
         descriptor = os.open(name, _DIRECTORY_FLAGS, dir_fd=parent)

@@ -22,6 +22,7 @@ from bladeroot.host.archive import (
     read_package_order,
     scan_tree,
 )
+from bladeroot.host.archive.tree import Tree, TreeWriter
 from tests.treecompare import find_tree_differences
 from tests.treemaker import Extra, Node, make_tree, trees
 
@@ -152,6 +153,25 @@ def test_extracting_over_a_tree_replaces_what_is_there(sample: Path, tmp_path: P
     assert (outside / "victim").read_text() == "untouched"
     extract(files, target)
     assert find_tree_differences(sample, target) == []
+
+
+def test_two_threads_that_make_the_same_directory_out_of_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "d").write_text("a file where a directory has to be")
+    tree = Tree(tmp_path, replace_in_the_way=True)
+    plain_check = Tree.check_in_the_way
+
+    def be_overtaken(tree: Tree, path: bytes) -> None:
+        plain_check(tree, path)
+        monkeypatch.setattr(Tree, "check_in_the_way", plain_check)
+        with TreeWriter(tree) as other:
+            os.close(other.create_file(b"d/others"))
+
+    monkeypatch.setattr(Tree, "check_in_the_way", be_overtaken)
+    with TreeWriter(tree) as writer:
+        os.close(writer.create_file(b"d/own"))
+    assert sorted(os.listdir(tmp_path / "d")) == ["others", "own"]
 
 
 def test_extras_after_runtime_in_one_target(sample: Path, tmp_path: Path) -> None:
