@@ -285,11 +285,10 @@ def _promote(state: RoleState, view: View) -> RoleState:
     return attrs.evolve(_outdo(state, view), promoted_until_s=view.now_s + PROMOTION_LASTS_S)
 
 
-def _outdo(state: RoleState, _view: View) -> RoleState:
+def _outdo(state: RoleState, view: View) -> RoleState:
     epoch = _next_epoch(state)
-    return attrs.evolve(
-        state, role=Role.ROOT, epoch=epoch, highest_epoch=epoch, until_s=None, promoted_until_s=None
-    )
+    state = attrs.evolve(state, epoch=epoch, highest_epoch=epoch, promoted_until_s=None)
+    return _become_root(state, view)
 
 
 def _retire(state: RoleState, view: View) -> RoleState:

@@ -21,8 +21,8 @@ StartNetboot = Callable[[], AbstractContextManager[NetbootService | None]]
 
 
 class NetbootKeeper:
-    """Starts netboot in a thread of its own, again and again until it runs; `stop` ends it, `begin_anew` too,
-    but for what is started then.
+    """Starts netboot in a thread of its own, again and again until it runs. `begin_anew` ends it and starts
+    it once more, `stop` ends it for good.
 
     Failures are told, but for the first without `tells_first`: whoever waits for it may go by `failure`.
     """

@@ -201,6 +201,7 @@ def test_candidates_that_never_become_root_hold_nobody_up_for_ever() -> None:
 def test_a_root_forgives_those_who_held_it_back() -> None:
     held_back = step_role(WAITED, view(see_candidate("blade01")))
     assert step_role(held_back, view(see("blade01"))).patient_until_s is None
+    assert step_role(held_back, view(wish=Wish.PROMOTE)).patient_until_s is None
 
 
 def test_a_silent_root_is_nobody() -> None:
