@@ -11,8 +11,10 @@ from attrs import frozen
 
 from bladeroot.core.cluster import MIB, Blade, Layout, Network
 from bladeroot.core.manifest import Manifest
+from bladeroot.core.orders import Order, sign_order
 from bladeroot.core.signing import SecretKey
 from bladeroot.host.depot import Depot
+from bladeroot.host.orderbook import OrderBook
 from bladeroot.ops.folder import ClusterFolder, init_cluster
 from bladeroot.ops.publish import plan_publish, publish_snapshot
 from tests.blankdisks import make_disk
@@ -38,6 +40,11 @@ class ToyCluster:
         """Publish the snapshot as it is now."""
         plan = plan_publish(self.folder, self.snapshot)
         return publish_snapshot(plan, self.depot, self.secret_key).manifest
+
+    def give_order(self, number: int, *blades: str) -> None:
+        """Sign an order for these to be reimaged, and put it where a root with this depot finds it."""
+        order = Order(cluster_id=self.folder.cluster.id, number=number, blades=blades)
+        OrderBook(self.depot.path).add(sign_order(order, self.secret_key), order)
 
     def make_disk(self, path: Path, size_bytes: int = DISK_SIZE_BYTES) -> Path:
         """An empty disk."""

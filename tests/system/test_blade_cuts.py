@@ -8,24 +8,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from bladeroot.agent.steps import AFTER, BEFORE, list_step_names
-from bladeroot.core.disklayout import DATA_LABEL
-from bladeroot.core.orders import Order, sign_order
-from bladeroot.events import StepStarted, ignore
-from bladeroot.host.blockdev import open_disk, read_table
-from bladeroot.host.mounts import mounted
-from bladeroot.host.orderbook import OrderBook
+from bladeroot.events import ignore
+from bladeroot.host.blockdev import open_disk
 from bladeroot.lab.blade import ProcessBlade
 from bladeroot.lab.network import start_network
 from bladeroot.lab.room import open_room
 from bladeroot.ops import install
 from bladeroot.ops.ownboot import start_agent_next
-from tests.blankdisks import needs_loop_devices
+from tests.blankdisks import mounted_data, needs_loop_devices
+from tests.system.test_blade import count_steps
 from tests.toycluster import DISK_SIZE_BYTES, ToyCluster, make_toy_cluster
 
 pytestmark = [pytest.mark.system, needs_loop_devices]
@@ -54,15 +50,6 @@ def blade(toy: ToyCluster, tmp_path: Path) -> Iterator[ProcessBlade]:
         root.stop()
 
 
-def give_order(toy: ToyCluster, number: int) -> None:
-    order = Order(cluster_id=toy.folder.cluster.id, number=number, blades=(NAME,))
-    OrderBook(toy.depot.path).add(sign_order(order, toy.secret_key), order)
-
-
-def count_steps(blade: ProcessBlade, step: str) -> int:
-    return sum(isinstance(event, StepStarted) and event.step == step for event in blade.events())
-
-
 def wait_for_step(blade: ProcessBlade, step: str, times: int) -> None:
     deadline = time.monotonic() + TIMEOUT_S
     while count_steps(blade, step) < times:
@@ -81,7 +68,7 @@ def start_agent(blade: ProcessBlade) -> None:
 def cut_at_each(blade: ProcessBlade, toy: ToyCluster) -> int:
     """Each order is a new one, since tries of one order are capped; the number of the last is returned."""
     for number, step in enumerate(CUT_AT, start=1):
-        give_order(toy, number)
+        toy.give_order(number, NAME)
         begun = count_steps(blade, step)
         start_agent(blade)
         wait_for_step(blade, step, begun + 1)
@@ -99,23 +86,13 @@ def check_disk(blade: ProcessBlade) -> None:
 
 
 def finish(blade: ProcessBlade, toy: ToyCluster, order: int) -> None:
-    give_order(toy, order)
+    toy.give_order(order, NAME)
     start_agent(blade)
     blade.wait_until_up(1, TIMEOUT_S)
     facts = blade.facts()
     assert (facts.serial, facts.order) == (1, order)
     blade.cut_power()
     check_disk(blade)
-
-
-@contextmanager
-def data_of(blade: ProcessBlade, work: Path) -> Iterator[Path]:
-    with open_disk(blade.disk) as disk:
-        table = read_table(disk)
-        assert table is not None
-        number = next(part.number for part in table.partitions if part.label == DATA_LABEL)
-        with mounted(disk.partition(number), work / "data") as data:
-            yield data
 
 
 def test_an_empty_disk_that_is_cut_off_at_each_step(blade: ProcessBlade, toy: ToyCluster) -> None:
@@ -127,11 +104,11 @@ def test_a_reimage_that_is_cut_off_at_each_step(blade: ProcessBlade, toy: ToyClu
     blade.power_on()
     blade.wait_until_up(1, TIMEOUT_S)
     blade.cut_power()
-    with data_of(blade, tmp_path) as data:
+    with mounted_data(blade.disk, tmp_path / "data") as data:
         (data / "precious").write_bytes(PRECIOUS)
     last = cut_at_each(blade, toy)
     finish(blade, toy, last + 1)
-    with data_of(blade, tmp_path) as data:
+    with mounted_data(blade.disk, tmp_path / "data") as data:
         assert (data / "precious").read_bytes() == PRECIOUS
 
 

@@ -14,13 +14,11 @@ import attrs
 import pytest
 
 from bladeroot.core.agentfiles import INITRAMFS, KERNEL, KERNEL_ARGUMENT
-from bladeroot.core.cluster import Blade, Netboot, Network
+from bladeroot.core.cluster import Netboot, Network
 from bladeroot.core.manifest import ArtefactKind
-from bladeroot.core.orders import Order, sign_order
 from bladeroot.events import Event
 from bladeroot.host.agentpayload import read_agent_file
 from bladeroot.host.depot import Depot
-from bladeroot.host.orderbook import OrderBook
 from bladeroot.lab.qemu import VirtualMachine
 from bladeroot.lab.qemuplan import Kernel
 from bladeroot.lab.vmroom import plan_blade
@@ -93,13 +91,6 @@ def with_own_depot(toys: ToyCluster, path: Path) -> ToyCluster:
     """The same cluster with a depot for one test alone: its files are hard links."""
     shutil.copytree(toys.depot.path, path, copy_function=os.link)
     return attrs.evolve(toys, depot=Depot.open(path))
-
-
-def give_order(toy: ToyCluster, number: int, *blades: Blade) -> None:
-    """Sign an order for these blades to be reimaged, and put it where the root on this depot finds it."""
-    names = tuple(blade.name for blade in blades)
-    order = Order(cluster_id=toy.folder.cluster.id, number=number, blades=names)
-    OrderBook(toy.depot.path).add(sign_order(order, toy.secret_key), order)
 
 
 def prepare_agent(toy: ToyCluster, folder: Path, *arguments: str, root: str = ROOT_ADDRESS) -> Kernel:

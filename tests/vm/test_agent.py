@@ -12,7 +12,7 @@ from bladeroot.host.esp import read_boot_facts
 from bladeroot.host.run import run
 from bladeroot.lab.vmroom import VmRoom
 from tests.toycluster import DISK_SIZE_BYTES, ToyCluster
-from tests.vm.harness import BLADES, TIMEOUT_S, Heard, give_order, needs_room, prepare_agent
+from tests.vm.harness import BLADES, TIMEOUT_S, Heard, needs_room, prepare_agent
 
 pytestmark = needs_room
 
@@ -33,7 +33,7 @@ def test_a_foreign_disk_waits_for_an_order_that_is_carried_out_once(
     assert blade.disk.read_bytes() == before, "a disk that waits is not written to"
 
     number = int(time.time())
-    give_order(toy, number, BLADES[0])
+    toy.give_order(number, BLADES[0].name)
     machine.wait_for("step partition: Partition the disk", TIMEOUT_S)
     machine.wait_until_ended(TIMEOUT_S)
     with open_disk(blade.disk) as opened:

@@ -24,7 +24,6 @@ from tests.vm.harness import (
     BOOTED,
     TIMEOUT_S,
     Heard,
-    give_order,
     needs_room,
     prepare_agent,
     read_booted,
@@ -112,7 +111,7 @@ def test_an_order_is_carried_out_once_whatever_roots_forget(netbooted: Netbooted
     room, toy = netbooted.room, netbooted.toy
     blade = room.blade("vm01")
     number = int(time.time())
-    give_order(toy, number, BLADES[0])
+    toy.give_order(number, BLADES[0].name)
     root = room.start_root(toy.folder.path, toy.depot.path)
     machine = blade.power_on(kernel=prepare_agent(toy, tmp_path, "bladeroot.why=order"), reboots=False)
     machine.wait_for(f"order {number} says so", TIMEOUT_S, fails_on=FAILURES)

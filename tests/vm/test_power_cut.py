@@ -1,4 +1,4 @@
-"""The power goes at each step of the agent: on an empty disk, and in the middle of a reimage.
+"""The power goes at steps of the agent: on an empty disk, and in the middle of a reimage.
 
 A machine is cut off at a step, switched on again, and cut off at another. The steps come from the agent's
 own table: a few of them, and with `--every-step` all, as tests/system/test_blade_cuts.py always does with
@@ -8,8 +8,7 @@ disk that loses what it had promised to keep.)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import attrs
@@ -17,20 +16,19 @@ import pytest
 
 from bladeroot.agent.steps import AFTER, BEFORE, list_step_names
 from bladeroot.core.bootfacts import BootFacts
-from bladeroot.core.disklayout import DATA_LABEL, Use
+from bladeroot.core.disklayout import Use
 from bladeroot.host.blockdev import open_disk, read_table
 from bladeroot.host.esp import read_boot_facts, write_boot_facts
-from bladeroot.host.mounts import mounted
 from bladeroot.lab.power import VmBlade
 from bladeroot.lab.qemu import VirtualMachine
 from bladeroot.lab.vmroom import VmRoom
 from bladeroot.ops.install import apply_install, choose_install_disk, plan_install
 from bladeroot.ops.sources import DepotSource
+from tests.blankdisks import mounted_data
 from tests.toycluster import DISK_SIZE_BYTES, ToyCluster
 from tests.vm.harness import (
     BLADES,
     TIMEOUT_S,
-    give_order,
     needs_room,
     prepare_agent,
     read_booted,
@@ -60,16 +58,6 @@ def install_here(toy: ToyCluster, blade: VmBlade) -> None:
     disk = choose_install_disk(signed, keys, cluster, blade.name, blade.disk)
     with open_disk(disk.path) as opened:
         apply_install(plan_install(signed, keys, cluster, blade.name, disk, opened), opened, source)
-
-
-@contextmanager
-def data_of(blade: VmBlade, work: Path) -> Iterator[Path]:
-    with open_disk(blade.disk) as disk:
-        table = read_table(disk)
-        assert table is not None
-        number = next(part.number for part in table.partitions if part.label == DATA_LABEL)
-        with mounted(disk.partition(number), work / "data") as data:
-            yield data
 
 
 def read_facts(blade: VmBlade) -> BootFacts:
@@ -102,7 +90,7 @@ def cut_at_each(
     """Each order is a new one, since tries of one order are capped; the number of the last is returned."""
     verified = BootFacts()
     for number, step in enumerate(steps, start=1):
-        give_order(toy, number, BLADE)
+        toy.give_order(number, BLADE.name)
         start().wait_for(f"bladeroot: step {step}:", TIMEOUT_S, fails_on=BROKEN)
         blade.cut_power()
         facts = read_facts(blade)
@@ -131,7 +119,7 @@ def test_an_empty_disk_whose_machine_is_cut_off_again_and_again(
     blade.cut_power()
     steps = choose_steps(pytestconfig, ON_EMPTY)
     last = cut_at_each(steps, blade, toy, lambda: blade.power_on(kernel=agent)) + 1
-    give_order(toy, last, BLADE)
+    toy.give_order(last, BLADE.name)
     blade.power_on(kernel=agent, reboots=False)
     check_is_done(blade, last)
 
@@ -146,13 +134,13 @@ def test_a_reimage_whose_machine_is_cut_off_again_and_again(
         return blade.power_on("disk")
 
     install_here(toy, blade)
-    with data_of(blade, tmp_path) as data:
+    with mounted_data(blade.disk, tmp_path / "data") as data:
         (data / "precious").write_bytes(PRECIOUS)
     last = cut_at_each(choose_steps(pytestconfig, IN_REIMAGE), blade, toy, start) + 1
-    give_order(toy, last, BLADE)
+    toy.give_order(last, BLADE.name)
     start()
     check_is_done(blade, last)
-    with data_of(blade, tmp_path) as data:
+    with mounted_data(blade.disk, tmp_path / "data") as data:
         assert (data / "precious").read_bytes() == PRECIOUS
 
 

@@ -23,7 +23,6 @@ from bladeroot.host import localsocket
 from bladeroot.host.depot import Depot
 from bladeroot.net import discovery
 from bladeroot.net.client import RootClient
-from bladeroot.ops import station
 from bladeroot.ops.holdings import Holdings
 from bladeroot.ops.presence import Limits, open_presence
 from bladeroot.ops.promote import RootRole
@@ -82,10 +81,10 @@ def make_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ma
             )
             presence = stack.enter_context(opening)
             state = RoleState(blade=blade, is_automatic=False)
-            running_station = Station(presence, state, StationOptions(default_port=1), reporter=heard.append)
+            station = Station(presence, state, StationOptions(default_port=1), reporter=heard.append)
             stop = threading.Event()
             control = RoleControl(
-                station=running_station,
+                station=station,
                 depot=depot,
                 blade=blade,
                 trusted_keys=[KEY.public_key],
@@ -94,13 +93,13 @@ def make_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ma
                 reporter=heard.append,
             )
             presence.take_role_order = control.take_role_order
-            stack.enter_context(running(running_station))
+            stack.enter_context(running(station))
             thread = threading.Thread(target=control.run)
             stack.callback(thread.join, DEADLINE_S)
             stack.callback(stop.set)
             thread.start()
             wait_until((depot.path / SOCKET_NAME).exists)
-            return Machine(running_station, control, heard)
+            return Machine(station, control, heard)
 
         yield make
 
@@ -296,7 +295,7 @@ def test_a_root_answers_netboot_as_the_newest_generation_says(
         finally:
             serving.remove(mode)
 
-    monkeypatch.setattr(station, "serve_netboot", serve)
+    monkeypatch.setattr("bladeroot.ops.station.serve_netboot", serve)
     machine = make_machine("unit-test-1")
     machine.ask(do="promote")
     wait_until(lambda: serving == [Netboot.OFF])
