@@ -123,7 +123,7 @@ class Presence:
 
     def swarm_port(self) -> int:
         """Where the swarm listens."""
-        return self._swarm.port if self._swarm else 0
+        return self._swarm.giving_port if self._swarm else 0
 
     def blade_names(self) -> Collection[str]:
         """Whose reports count: nobody's, where this is no root."""

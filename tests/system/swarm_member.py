@@ -1,6 +1,7 @@
 """
 A member of a swarm as a program, to be run in a network namespace:
 
+    swarm_member.py root TORRENT SAVE_PATH
     swarm_member.py seed TORRENT SAVE_PATH
     swarm_member.py fetch TORRENT SAVE_PATH ROOT_ADDRESS [PEER:PORT ...]
 
@@ -31,10 +32,10 @@ def main(argv: list[str]) -> None:
     parsed = parse_torrent(torrent)
     roots = {file.name: file.root for file in parsed.files}
     root_address = argv[4] if len(argv) > 4 else None
-    with Swarm(root_address=root_address, as_root=argv[1] == "seed") as swarm:
-        if argv[1] == "seed":
+    with Swarm(root_address=root_address, as_root=argv[1] == "root") as swarm:
+        if argv[1] != "fetch":
             swarm.seed(torrent, save_path)
-            _say({"ready": swarm.port})
+            _say({"ready": swarm.giving_port})
         else:
             _say({"ready": swarm.port})
             sys.stdin.readline()

@@ -88,10 +88,22 @@ def artefact() -> TestArtefact:
 
 @pytest.fixture
 def root(artefact: TestArtefact, network: LabNetwork, stack: ExitStack, tmp_path: Path) -> Member:
+    return start_giver("root", artefact, network, stack, tmp_path)
+
+
+@pytest.fixture
+def seeder(artefact: TestArtefact, network: LabNetwork, stack: ExitStack, tmp_path: Path) -> Member:
+    """At the root's place, but a blade like others that has everything."""
+    return start_giver("seed", artefact, network, stack, tmp_path)
+
+
+def start_giver(
+    kind: str, artefact: TestArtefact, network: LabNetwork, stack: ExitStack, tmp_path: Path
+) -> Member:
     (tmp_path / "torrent").write_bytes(artefact.torrent)
     artefact.write(tmp_path / "root")
     host = network.add_host("root", rate_bits=RATE_BITS)
-    return Member(stack, host, "seed", str(tmp_path / "torrent"), str(tmp_path / "root"))
+    return Member(stack, host, kind, str(tmp_path / "torrent"), str(tmp_path / "root"))
 
 
 def start_blades(
@@ -115,7 +127,7 @@ def test_blades_fetch_from_each_other(
     artefact: TestArtefact, network: LabNetwork, stack: ExitStack, root: Member, tmp_path: Path
 ) -> None:
     """They know the root alone, and find each other by multicast and peer exchange."""
-    blades = start_blades(network, stack, tmp_path, 4, f"{network.host('root').address}:7475")
+    blades = start_blades(network, stack, tmp_path, 4, f"{network.host('root').address}:7476")
     for blade in blades:
         blade.go()
     stats = [blade.hear()["stats"] for blade in blades]
@@ -132,7 +144,7 @@ def test_a_room_goes_on_when_the_root_is_killed(
     artefact: TestArtefact, network: LabNetwork, stack: ExitStack, root: Member, tmp_path: Path
 ) -> None:
     """One blade has a copy; then the root is gone, and blades that know nobody come."""
-    first, *rest = start_blades(network, stack, tmp_path, 1, f"{network.host('root').address}:7475")
+    first, *rest = start_blades(network, stack, tmp_path, 1, f"{network.host('root').address}:7476")
     first.go()
     first.hear()
     root.process.send_signal(signal.SIGKILL)
@@ -162,7 +174,7 @@ def test_blades_that_know_nobody_but_a_dead_root_find_each_other_soon(
     artefact: TestArtefact, network: LabNetwork, stack: ExitStack, root: Member, tmp_path: Path
 ) -> None:
     """One has a copy, and has long announced itself; the others announce themselves when they come."""
-    dead = f"{network.host('root').address}:7475"
+    dead = f"{network.host('root').address}:7476"
     first, *rest = start_blades(network, stack, tmp_path, 4, dead)
     first.go()
     first.hear()
@@ -177,7 +189,7 @@ def test_blades_that_know_nobody_but_a_dead_root_find_each_other_soon(
         assert heard["seconds"] < ANNOUNCE_INTERVAL_S, "it heard only of what is said again"
 
 
-@pytest.mark.usefixtures("root")
+@pytest.mark.usefixtures("seeder")
 def test_a_blade_whose_announcements_were_lost_is_found_by_the_next(
     artefact: TestArtefact, network: LabNetwork, stack: ExitStack, tmp_path: Path
 ) -> None:
@@ -194,7 +206,7 @@ def test_a_blade_whose_announcements_were_lost_is_found_by_the_next(
     assert JOINING_S < heard["seconds"] < JOINING_S + 1.5 * ANNOUNCE_INTERVAL_S
 
 
-@pytest.mark.usefixtures("root")
+@pytest.mark.usefixtures("seeder")
 def test_a_blade_whose_cable_was_out_is_a_member_again(
     artefact: TestArtefact, network: LabNetwork, stack: ExitStack, tmp_path: Path
 ) -> None:
@@ -238,7 +250,7 @@ def test_blades_finish_among_themselves_when_the_root_loses_power(
     artefact: TestArtefact, network: LabNetwork, stack: ExitStack, tmp_path: Path
 ) -> None:
     """The root's cable is pulled while all are fetching, as soon as one blade has everything."""
-    blades = start_blades(network, stack, tmp_path, 4, f"{network.host('root').address}:7475")
+    blades = start_blades(network, stack, tmp_path, 4, f"{network.host('root').address}:7476")
     for blade in blades:
         blade.go()
     streams = {blade.process.stdout: blade for blade in blades if blade.process.stdout is not None}

@@ -14,6 +14,7 @@ from bladeroot.core.torrentfile import Torrent
 from bladeroot.errors import BladerootError, DepotError, DepotFullError, NetworkError
 from bladeroot.events import Note, Reporter, SwarmStats, Warned
 from bladeroot.net.swarm.fetching import Address, Fetch, Ledger
+from bladeroot.net.swarm.firstseeder import FirstSeeder
 
 _NOTE_S = 0.1
 _STALL_S = 30.0
@@ -29,6 +30,10 @@ class Member:
         self.torrent = torrent
         self.label = f"{torrent.name} {torrent.info_hash[:16]}"
         self.failure: BladerootError | None = None
+        self.is_trusted = False
+        """Whether it is known to be whole."""
+        self._first_seeder: FirstSeeder | None = None
+        self._given_before_bytes = 0
         self._save_path = save_path
         self._reporter = reporter
         self._lock = threading.Lock()
@@ -55,6 +60,20 @@ class Member:
     def want_more(self, numbers: Collection[int]) -> None:
         """Raise the priority of pieces that an earlier fetch left out."""
         self.handle.prioritize_pieces([(number, 4) for number in numbers])
+
+    def give_by(self, first_seeder: FirstSeeder | None) -> None:
+        """Give by the first seeder and not by libtorrent, or (None) the other way round."""
+        former, self._first_seeder = self._first_seeder, first_seeder
+        if former is first_seeder:
+            return
+        if former is not None:
+            self._given_before_bytes += _sent(former, self.torrent)[0]
+            former.stop_giving(self.torrent.info_hash)
+        if first_seeder is None:
+            self.handle.resume()
+        else:
+            self.handle.pause()
+            first_seeder.give(self.torrent, self._save_path)
 
     def add_peers(self, peers: Iterable[Address]) -> None:
         for peer in peers:
@@ -142,18 +161,19 @@ class Member:
         with self._lock:
             self._ledger.note({peer.ip: peer.total_download for peer in peers})
             given = self._ledger.given()
+        sent_bytes, rate, takers = _sent(self._first_seeder, self.torrent)
         return SwarmStats(
             artefact=self.torrent.name,
-            peers=status.num_peers,
+            peers=status.num_peers + takers,
             sources=sum(1 for amount in given.values() if amount),
             have_bytes=status.total_done,
             total_bytes=status.total_wanted,
             down_bytes=status.total_payload_download,
-            up_bytes=status.total_payload_upload,
+            up_bytes=status.total_payload_upload + self._given_before_bytes + sent_bytes,
             redundant_bytes=status.total_redundant_bytes,
             from_root_bytes=sum(given.get(address, 0) for address in root_addresses),
             down_rate=status.download_payload_rate,
-            up_rate=status.upload_payload_rate,
+            up_rate=status.upload_payload_rate + rate,
         )
 
     def _note_givers(self) -> None:
@@ -182,3 +202,9 @@ class Member:
             hint = "make room there, or drop old generations with `bladeroot generations prune`"
             return DepotFullError(f"no room left for {self.label} in {self._save_path}", hint)
         return DepotError(f"{self.label}: {file or self._save_path}: {error.message()}")
+
+
+def _sent(first_seeder: FirstSeeder | None, torrent: Torrent) -> tuple[int, int, int]:
+    """What went out by the first seeder: bytes, bytes per second, and to how many at the moment."""
+    given = first_seeder.find(torrent.info_hash) if first_seeder is not None else None
+    return (given.sent_bytes, given.rate, len(given.connections)) if given else (0, 0, 0)

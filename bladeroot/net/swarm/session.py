@@ -9,7 +9,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Self, cast
 
 import libtorrent as lt
 
@@ -22,11 +22,13 @@ from bladeroot.errors import (
 )
 from bladeroot.events import Reporter, SwarmStats, ignore
 from bladeroot.net.swarm.fetching import Address, Fetch, OnPiece, choose_pieces
+from bladeroot.net.swarm.firstseeder import FirstSeeder
 from bladeroot.net.swarm.links import find_links
 from bladeroot.net.swarm.member import Member
-from bladeroot.net.swarm.settings import MAX_PEERS_PER_TORRENT, make_settings, slot_settings
+from bladeroot.net.swarm.settings import MAX_PEERS_PER_TORRENT, make_settings
 
 DEFAULT_SWARM_PORT = 7475
+DEFAULT_FIRST_SEEDER_PORT = 7476
 _TICK_S = 1.0
 _POLL_MS = 200
 _NOTE_S = 0.1
@@ -40,8 +42,8 @@ class Swarm:
     Use it as a context manager; leaving it ends all fetching and giving. Every method may be called from
     any thread. `port` 0 takes a free one. Rates are bytes per second, 0 for no limit. Once a second the
     reporter gets a `SwarmStats` for each artefact in which something happens. `root_address` is whose bytes
-    count as `from_root_bytes`; `as_root` is for the member that has everything first: it gives to few
-    at a time, so that they give to each other. Raises PortTakenError.
+    count as `from_root_bytes`; `as_root` is for the member that has everything first: see `set_as_root`.
+    Raises PortTakenError.
     """
 
     def __init__(
@@ -62,14 +64,13 @@ class Swarm:
         self._stopping = threading.Event()
         parameters = lt.session_params()
         settings = make_settings(
-            addresses=addresses,
-            port=port,
-            upload_limit=upload_limit,
-            download_limit=download_limit,
-            as_root=as_root,
+            addresses=addresses, port=port, upload_limit=upload_limit, download_limit=download_limit
         )
         parameters.settings = cast("lt.settings_pack", settings)
         parameters.disk_io_constructor = "posix_disk_io_constructor"
+        self._addresses = addresses
+        self._upload_limit = upload_limit
+        self._first_seeder: FirstSeeder | None = None
         self._links = find_links()
         self._session = lt.session(parameters)
         _limit_local_peers_too(self._session)
@@ -77,6 +78,8 @@ class Swarm:
         """The TCP port that this member listens on."""
         self._pump = threading.Thread(target=self._run_pump, name="swarm-alerts", daemon=True)
         self._pump.start()
+        if as_root:
+            self.set_as_root(as_root=True)
 
     def __enter__(self) -> Self:
         return self
@@ -94,6 +97,7 @@ class Swarm:
         if self._stopping.is_set():
             return
         self._stopping.set()
+        self.set_as_root(as_root=False)
         for member in self._find_members():
             member.fail_as_left()
         self._pump.join()
@@ -112,8 +116,12 @@ class Swarm:
                 hint = "see `bladeroot generations verify`"
                 raise DepotError(f"{path} is missing or does not have {file.size_bytes} bytes", hint)
         with self._lock:
-            if parsed.info_hash not in self._members:
-                self._join(torrent, parsed, save_path, wanted=None, peers=peers, trusted=True)
+            member = self._members.get(parsed.info_hash)
+            if member is None:
+                member = self._join(torrent, parsed, save_path, wanted=None, peers=peers, trusted=True)
+            member.is_trusted = True
+            if self._first_seeder is not None:
+                member.give_by(self._first_seeder)
         return parsed.info_hash
 
     def fetch(
@@ -184,6 +192,7 @@ class Swarm:
         with self._lock:
             member = self._members.pop(info_hash, None)
         if member is not None:
+            member.give_by(None)
             self._session.remove_torrent(member.handle)
 
     def count_as_root(self, address: str) -> None:
@@ -192,11 +201,34 @@ class Swarm:
 
     def set_upload_limit(self, bytes_per_s: int) -> None:
         """Give at most so much from now on; 0 for no limit."""
+        self._upload_limit = bytes_per_s
         self._session.apply_settings({"upload_rate_limit": bytes_per_s})
+        if self._first_seeder is not None:
+            self._first_seeder.set_limit(bytes_per_s)
+
+    @property
+    def giving_port(self) -> int:
+        """Where others get from this member what it was told to seed."""
+        first_seeder = self._first_seeder
+        return first_seeder.port if first_seeder is not None else self.port
 
     def set_as_root(self, *, as_root: bool) -> None:
-        """Give as the first seeder does from now on, or as everybody."""
-        self._session.apply_settings(cast("Any", slot_settings(as_root=as_root)))
+        """Give as the first seeder does from now on (`net.swarm.firstseeder`), or as everybody."""
+        with self._lock:
+            former, self._first_seeder = self._first_seeder, self._open_first_seeder() if as_root else None
+            for member in self._members.values():
+                if member.is_trusted:
+                    member.give_by(self._first_seeder)
+        if former is not None:
+            former.close()
+
+    def _open_first_seeder(self) -> FirstSeeder:
+        """At its usual port, if that is free and this member is at its own."""
+        usual = DEFAULT_FIRST_SEEDER_PORT if self.port == DEFAULT_SWARM_PORT else 0
+        try:
+            return FirstSeeder(addresses=self._addresses, port=usual, limit=self._upload_limit)
+        except PortTakenError:
+            return FirstSeeder(addresses=self._addresses, port=0, limit=self._upload_limit)
 
     def _join(
         self,

@@ -57,7 +57,7 @@ class Taker:
 
 
 def at(swarm: Swarm) -> list[tuple[str, int]]:
-    return [("127.0.0.1", swarm.port)]
+    return [("127.0.0.1", swarm.giving_port)]
 
 
 def read_all(save_path: Path) -> dict[str, bytes]:
