@@ -32,6 +32,7 @@ VERBS = (
     "reimage",
     "orders",
     "daemon",
+    "plan",
     "status",
     "first-boot",
     "lab",
