@@ -4,7 +4,8 @@ A simulation costs as much as there are blades times pieces, so a large room is 
 pieces. What that changes is corrected by the law M + log2 N: what a run takes over its narrowest link's time
 is counted in piece times, and these are shorter with more pieces. What many pieces cost in addition (places
 where senders collide, and pieces that the root sends twice) is measured in a room so small that all pieces
-can be simulated in it, with many and with few, and the difference is added.
+can be simulated in it, with many and with few, and the difference is added. Beside a simulation of all pieces
+this was within 1 % for stripes with `most_asked`, and within 9 % for the plain policy (300 and 1,000 blades).
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ PIECE_BYTES = 600 << 10
 """About what a frame of 1 to 4 MiB is after compression."""
 MOST_PIECES = 3000
 """`core.framing` makes frames larger rather than more."""
-
 _MOST_SIMULATED = 60_000
 """Blades times pieces, in one run."""
 _FEWEST_PIECES = 20
 _FEWEST_BLADES = 8
+_ACROSS = 2
+"""Peers of other racks for each blade, where the policy names no number: one is too few to find all soon."""
 _PASSING_ON_MATTERS = 0.1
 
 
@@ -105,7 +107,10 @@ class Forecast:
     uplink_copies: float
     """Images over the busiest rack uplink."""
     use: tuple[float, ...]
-    """Mean use of the blades' up-links, in equal parts of the time."""
+    """Of the blades' up-links, in equal parts of the simulated time; where pieces are simulated coarser,
+    start and end look longer here than they are."""
+    mean_use: float
+    """Of the blades' up-links, over the time forecast."""
     limit: Limit
     limit_s: float
     """How long that alone takes."""
@@ -153,7 +158,9 @@ def forecast(
         limit, limit_s = Limit.START_UP, calibration.start_up_s
     elif passing_s > _PASSING_ON_MATTERS * limit_s and over_s > passing_s / 2 and question.blades > 1:
         limit, limit_s = Limit.PIECES, over_s
-    root_use = run.root_busy_s / run.last_s
+    root_copies = run.root_copies
+    if room.pieces < question.pieces:
+        root_copies = max(1.0, run.root_busy_s / run.last_s * moving_s * room.root_link / image_bits)
     return Forecast(
         question=question,
         policy=policy,
@@ -161,11 +168,10 @@ def forecast(
         median_s=calibration.start_up_s + max(moving_s - (run.last_s - run.median_s) * scale, moving_s / 2),
         floor_s=question.floor_s,
         one_server_s=_time_one_server(question, calibration),
-        root_copies=run.root_copies
-        if scale == 1
-        else max(1.0, root_use * moving_s * room.root_link / image_bits),
+        root_copies=root_copies,
         uplink_copies=run.uplink_copies,
         use=run.use,
+        mean_use=max(0.0, 1 - root_copies / question.blades) * image_bits / question.link / moving_s,
         limit=limit,
         limit_s=limit_s,
         enough_pieces=math.ceil(_count_hops(question, policy) / _PASSING_ON_MATTERS),
@@ -179,7 +185,7 @@ def fit_policy(policy: Policy, question: Question) -> Policy:
     wider = max(1.0, question.root_link / question.link)
     across = policy.across
     if question.racks > 1 and across is None:
-        across = 1
+        across = _ACROSS
     return evolve(policy, root_slots=math.ceil(policy.root_slots * wider), across=across)
 
 

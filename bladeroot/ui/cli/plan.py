@@ -152,6 +152,7 @@ def _describe(answer: Forecast) -> dict[str, Any]:
         "one_server_s": round(answer.one_server_s, 2),
         "root_copies": round(answer.root_copies, 2),
         "uplink_copies": round(answer.uplink_copies, 2) if asked.racks > 1 else None,
+        "mean_up_link_use": round(answer.mean_use, 3),
         "up_link_use": [round(part, 3) for part in answer.use],
         "limit": str(answer.limit),
         "limit_s": round(answer.limit_s, 2),
@@ -171,7 +172,7 @@ def _render(answer: Forecast) -> Any:
     ]
     if asked.racks > 1:
         facts.append(("busiest uplink", f"{answer.uplink_copies:.1f} copies"))
-    use = f"{100 * sum(answer.use) / len(answer.use):.0f} %, over time |{_draw(answer.use)}|"
+    use = f"{100 * answer.mean_use:.0f} %, over time |{_draw(answer.use)}|"
     facts.append(("up-links used", use))
     facts.append(("from one server", _render_time(answer.one_server_s)))
     return make_facts(facts)

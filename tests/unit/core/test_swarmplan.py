@@ -84,6 +84,8 @@ def test_coarser_pieces_give_about_the_same(policy: Policy, monkeypatch: pytest.
     assert exact.simulated_pieces == 400
     assert coarse.simulated_pieces == 80
     assert coarse.last_s == pytest.approx(exact.last_s, rel=0.1)
+    assert coarse.mean_use == pytest.approx(exact.mean_use, rel=0.1)
+    assert exact.mean_use == pytest.approx(sum(exact.use) / len(exact.use), rel=0.02)
 
 
 def test_a_wide_root_gets_the_slots_to_fill_its_link() -> None:
