@@ -99,6 +99,11 @@ class Content:
     member: Member
     segments: Segments
 
+    @property
+    def size_bytes(self) -> int:
+        """How much of the file that is."""
+        return sum(length for _, length in self.segments)
+
 
 @frozen
 class PlannedFrame:
@@ -109,6 +114,11 @@ class PlannedFrame:
     members: int
     head_of: FileRange | None = None
     range_of: FileRange | None = None
+
+    @property
+    def content_bytes(self) -> int:
+        """What is read of files for it."""
+        return sum(part.size_bytes for part in self.parts if isinstance(part, Content))
 
 
 @frozen

@@ -7,6 +7,7 @@ artefacts/<info-hash>/<name>/<file>   hard links to frames; the swarm reads and 
 artefacts/<info-hash>/complete        empty: every file is there and verified
 generations/<serial>/manifest         the signed manifest; written last
 identity/                             what makes a blade itself and survives a reimage
+packed                                what frames were made of, for the next publish; only a cache
 ```
 
 A frame's link count says who needs it, so pruning (`host.pruning`) needs no bookkeeping.
@@ -76,6 +77,11 @@ class Depot:
     def identity(self) -> Path:
         """Where the blade's machine-id and host keys outlive a reimage."""
         return self.path / "identity"
+
+    @property
+    def packed_record(self) -> Path:
+        """Where publishing remembers what frames were made of."""
+        return self.path / "packed"
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -236,7 +242,7 @@ class Depot:
         with self.explain_full():
             directory.mkdir(parents=True, exist_ok=True)
             for file in torrent.files:
-                target, frame = directory / file.name, self._frame(file.root)
+                target, frame = directory / file.name, self.frame_path(file.root)
                 if frame.exists():
                     _link(frame, target)
                 elif not target.exists():
@@ -253,7 +259,7 @@ class Depot:
         """Put the sound frame in the place of an artefact's damaged file, and say True. Where it is no
         better, neither stays, and the artefact has to be fetched again. Call it with `lock` held.
         """
-        frame, path = self._frame(file.root), self._artefact(info_hash) / torrent.name / file.name
+        frame, path = self.frame_path(file.root), self._artefact(info_hash) / torrent.name / file.name
         try:
             self.read_checked(frame, file)
         except ArtefactError:
@@ -317,7 +323,8 @@ class Depot:
     def _artefact(self, info_hash: str) -> Path:
         return self.path / "artefacts" / info_hash
 
-    def _frame(self, root: bytes) -> Path:
+    def frame_path(self, root: bytes) -> Path:
+        """Where the frame with that root is, if it is here."""
         name = root.hex()
         return self.path / "frames" / name[:2] / name
 
@@ -325,7 +332,7 @@ class Depot:
         """Keep a verified file as the frame that it is; a damaged frame of that name is mended in place,
         so that every artefact that has it is whole again.
         """
-        frame = self._frame(file.root)
+        frame = self.frame_path(file.root)
         with self.explain_full():
             if not frame.exists():
                 frame.parent.mkdir(exist_ok=True)
@@ -335,7 +342,7 @@ class Depot:
 
     def link_frame(self, root: bytes, target: Path) -> None:
         """Give an artefact its frame."""
-        _link(self._frame(root), target)
+        _link(self.frame_path(root), target)
 
     @staticmethod
     def read_checked(path: Path, file: TorrentFile) -> bytes:
@@ -361,6 +368,16 @@ class ArtefactWriter:
         path = self._directory / name
         with self._depot.explain_full():
             path.write_bytes(data)
+
+    def take(self, file: TorrentFile) -> bool:
+        """Add a file that the depot has as a frame; False where it has not, or where that is damaged."""
+        try:
+            self._depot.read_checked(self._depot.frame_path(file.root), file)
+        except ArtefactError:
+            return False
+        with self._depot.explain_full():
+            self._depot.link_frame(file.root, self._directory / file.name)
+        return True
 
     def add_file(self, name: str, data: bytes) -> TorrentFile:
         """Add a file and hash it."""

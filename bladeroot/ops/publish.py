@@ -32,7 +32,7 @@ from bladeroot.core.splitting import DEFAULT_SPLIT_RULES, Part, parse_split_rule
 from bladeroot.core.tarformat import Member
 from bladeroot.errors import ConfigError, InventoryError
 from bladeroot.events import Progress, Reporter, Warned, ignore
-from bladeroot.host.archive import pack_members, read_package_order, scan_tree
+from bladeroot.host.archive import KnownFrames, pack_members, read_package_order, scan_tree
 from bladeroot.host.bootloader import build_boot_payload
 from bladeroot.host.depot import ArtefactWriter, Depot
 from bladeroot.host.files import scratch_folder
@@ -94,7 +94,8 @@ def publish_snapshot(
     reporter: Reporter = ignore,
 ) -> Published:
     """Make the plan the depot's next generation. The same tree gives the same artefacts; if blades and
-    settings are the same too, there is no new generation.
+    settings are the same too, there is no new generation. Frames of what has not changed since the depot's
+    last publishes are not made again.
 
     On an installed blade the overlays stay what they are in the newest generation.
 
@@ -102,6 +103,7 @@ def publish_snapshot(
     """
     cluster = plan.folder.cluster
     package_of = read_package_order(plan.snapshot)
+    known = KnownFrames(depot.packed_record)
 
     def pack(kind: ArtefactKind) -> Artefact:
         with step(kind, f"Pack {kind}", reporter), depot.new_artefact() as writer:
@@ -112,10 +114,14 @@ def publish_snapshot(
                 level=cluster.zstd_level,
                 package_of=package_of,
                 threads=threads,
+                known=known,
+                take=writer.take,
                 reporter=reporter,
                 step=kind,
             )
-            return writer.finish(kind, packed.files, packed.raw_size_bytes)
+            artefact = writer.finish(kind, packed.files, packed.raw_size_bytes)
+        known.save()
+        return artefact
 
     with depot.lock():
         depot.drop_drafts()

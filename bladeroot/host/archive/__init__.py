@@ -2,6 +2,7 @@
 
 from bladeroot.core.framing import parse_index as open_index
 from bladeroot.host.archive.extract import Extraction, ExtractResult
+from bladeroot.host.archive.known import KnownFrames
 from bladeroot.host.archive.pack import PackResult, pack_members
 from bladeroot.host.archive.plain import (
     PlainEntry,
@@ -16,6 +17,7 @@ from bladeroot.host.archive.scan import read_package_order, scan_tree
 __all__ = [
     "ExtractResult",
     "Extraction",
+    "KnownFrames",
     "PackResult",
     "PlainEntry",
     "extract_plain",

@@ -28,11 +28,14 @@ from bladeroot.core.tarformat import Member, MemberKind
 from bladeroot.core.torrentfile import TorrentFile, hash_file_root
 from bladeroot.errors import SnapshotError
 from bladeroot.events import Progress, Reporter, ignore
+from bladeroot.host.archive.known import FileState, KnownFrame, KnownFrames, Sight, read_state
 from bladeroot.host.archive.scan import explain_reading
 from bladeroot.host.interrupts import check
 
 Write = Callable[[str, bytes], None]
 """Told a file's name and all of its bytes, from any thread."""
+Take = Callable[[TorrentFile], bool]
+"""Told, from any thread, of a file that was written before: whether it was there still, and is added."""
 
 
 @frozen
@@ -55,16 +58,19 @@ def pack_members(
     package_of: Mapping[bytes, str],
     threads: int | None = None,
     cuts: CutSizes | None = None,
+    known: KnownFrames | None = None,
+    take: Take = lambda _file: False,
     reporter: Reporter = ignore,
     step: str = "pack",
 ) -> PackResult:
     """Read, compress and hash the members of the tree at `root`; `write` gets every file of the archive.
 
-    The same members and contents give the same bytes. Holds a few frames in memory, not more. Raises
-    SnapshotError if a file is not as it was when the tree was scanned.
+    The same members and contents give the same bytes. Holds a few frames in memory, not more. A frame that
+    is `known` to be made of just this, and that `take` still has, is not made again. Raises SnapshotError
+    if a file is not as it was when the tree was scanned.
     """
     check_links(members)
-    packing = _Packing(os.fsencode(root), write, level, reporter, step, members)
+    packing = _Packing(os.fsencode(root), write, level, known, take, reporter, step, members)
     planned = plan_frames(members, package_of, cuts)
     frames = packing.run(planned, threads or len(os.sched_getaffinity(0)))
     index = make_index(frames, members)
@@ -97,6 +103,8 @@ class _Packing:
         top: bytes,
         write: Write,
         level: int,
+        known: KnownFrames | None,
+        take: Take,
         reporter: Reporter,
         step: str,
         members: Sequence[Member],
@@ -104,6 +112,8 @@ class _Packing:
         self._top = top
         self._write = write
         self._level = level
+        self._known = known
+        self._take = take
         self._reporter = reporter
         self._step = step
         self._total = sum(member.data_size for member in members)
@@ -138,50 +148,79 @@ class _Packing:
             self._failure = self._failure or error
 
     def _work(self, jobs: queue.Queue[tuple[int, PlannedFrame] | None]) -> None:
-        compressor = zstandard.ZstdCompressor(level=self._level, write_checksum=True, write_content_size=True)
+        packer = _Packer(self._top, self._level)
         while (job := jobs.get()) is not None:
             if self._failure is not None:
                 continue
             try:
-                self._pack(compressor, *job)
+                self._pack(packer, *job)
             except BaseException as error:
                 self._fail(error)
 
-    def _pack(self, compressor: zstandard.ZstdCompressor, number: int, planned: PlannedFrame) -> None:
-        raw, content = self._read(planned)
-        data = compressor.compress(raw)
+    def _pack(self, packer: _Packer, number: int, planned: PlannedFrame) -> None:
+        name = frame_name(number)
+        sight = self._known.look(self._top, planned, self._level) if self._known else None
+        made = self._find(name, sight) or self._make(packer, name, planned, sight)
         frame = Frame(
-            size_bytes=len(data),
-            raw_size_bytes=len(raw),
-            root=hash_file_root(data),
+            size_bytes=made.size_bytes,
+            raw_size_bytes=planned.raw_size_bytes,
+            root=made.root,
             members=planned.members,
             head_of=planned.head_of,
             range_of=planned.range_of,
         )
-        self._write(frame_name(number), data)
         with self._lock:
             self._frames[number] = frame
-            self._done += content
+            self._done += planned.content_bytes
             done = self._done
         self._reporter(Progress(step=self._step, done=done, total=self._total))
 
-    def _read(self, planned: PlannedFrame) -> tuple[bytearray, int]:
-        """The frame's bytes, and how many of them are files' content."""
-        raw = bytearray(planned.raw_size_bytes)
-        at = content = 0
-        with memoryview(raw) as view:
-            for part in planned.parts:
-                if isinstance(part, bytes):
-                    view[at : at + len(part)] = part
-                    at += len(part)
-                else:
-                    count = sum(length for _, length in part.segments)
-                    read_content(self._top, part, view[at : at + count])
-                    at, content = at + count, content + count
-        return raw, content
+    def _find(self, name: str, sight: Sight | None) -> KnownFrame | None:
+        if self._known is None or sight is None:
+            return None
+        found = self._known.find(sight)
+        if found is None or not self._take(TorrentFile(name, found.size_bytes, found.root)):
+            return None
+        return found
+
+    def _make(self, packer: _Packer, name: str, planned: PlannedFrame, sight: Sight | None) -> KnownFrame:
+        data, states = packer.pack(planned)
+        made = KnownFrame(len(data), hash_file_root(data))
+        self._write(name, data)
+        if self._known is not None and sight is not None and states == sight.states:
+            self._known.note(sight, made)
+        return made
 
 
-def read_content(top: bytes, content: Content, into: memoryview) -> None:
+class _Packer:
+    """A worker's own compressor, and the buffer that it reads into."""
+
+    def __init__(self, top: bytes, level: int) -> None:
+        self._top = top
+        self._compressor = zstandard.ZstdCompressor(level=level, write_checksum=True, write_content_size=True)
+        self._buffer = memoryview(bytearray())
+
+    def pack(self, planned: PlannedFrame) -> tuple[bytes, tuple[FileState, ...]]:
+        """The frame, and the files that it was made of as they were."""
+        if len(self._buffer) < planned.raw_size_bytes:
+            self._buffer = memoryview(bytearray(planned.raw_size_bytes))
+        raw = self._buffer[: planned.raw_size_bytes]
+        states = tuple(self._fill(raw, planned.parts))
+        return self._compressor.compress(raw), states
+
+    def _fill(self, raw: memoryview, parts: Sequence[bytes | Content]) -> Iterator[FileState]:
+        at = 0
+        for part in parts:
+            if isinstance(part, bytes):
+                end = at + len(part)
+                raw[at:end] = part
+            else:
+                end = at + part.size_bytes
+                yield read_state(read_content(self._top, part, raw[at:end]))
+            at = end
+
+
+def read_content(top: bytes, content: Content, into: memoryview) -> os.stat_result:
     """Fill `into` from a member's file. Raises SnapshotError unless it is still what the member says."""
     member = content.member
     path = top + b"/" + member.path
@@ -210,6 +249,7 @@ def read_content(top: bytes, content: Content, into: memoryview) -> None:
                 before.st_size,
             ):
                 raise _make_change_error(member)
+            return after
         finally:
             os.close(descriptor)
 
