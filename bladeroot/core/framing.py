@@ -12,6 +12,7 @@ import hashlib
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+import zstandard
 from attrs import Factory, define, frozen
 
 from bladeroot.core import wire
@@ -35,6 +36,7 @@ MAX_INDEX_BYTES = 64 << 20
 
 _MIN_CUT_BYTES = 1 << 20
 _MAX_CUT_BYTES = 120 << 20
+_PACKAGE_SHARE = 8
 _SLACK_BYTES = 64 << 10
 """Keeps a frame that does not compress, with its header, below a power of two: the torrent's piece."""
 _MANY_FRAMES = 2500
@@ -44,7 +46,8 @@ _HASH_RANGE = 1 << 64
 # RFC 8878, 3.1.2: skippable frames.
 _SKIPPABLE_MAGIC = 0x184D2A5B
 _SKIPPABLE = struct.Struct("<II")
-_INDEX_VERSION = 1
+_INDEX_VERSION = 2
+_INDEX_LEVEL = 19
 
 
 @frozen
@@ -123,10 +126,17 @@ class PlannedFrame:
 
 @frozen
 class CutSizes:
-    """No frame is cut before `least` bytes; none is longer than `most`, headers aside."""
+    """No frame is cut before `least` bytes, but at the end of a package; none is longer than `most`, headers
+    aside.
+    """
 
     least: int
     most: int
+
+    @property
+    def least_of_package(self) -> int:
+        """No frame is cut before that much, even where a package ends."""
+        return self.least // _PACKAGE_SHARE
 
 
 def frame_name(number: int) -> str:
@@ -141,8 +151,8 @@ def make_index(frames: Sequence[Frame], members: Sequence[Member]) -> FrameIndex
 
 
 def render_index(index: FrameIndex) -> bytes:
-    """The index as the bytes of its file: a zstd frame that every decompressor passes over."""
-    payload = wire.encode(index)
+    """The index as the bytes of its file: a zstd frame that decompressors pass over, with one in it."""
+    payload = zstandard.ZstdCompressor(level=_INDEX_LEVEL).compress(wire.encode(index))
     return _SKIPPABLE.pack(_SKIPPABLE_MAGIC, len(payload)) + payload
 
 
@@ -154,7 +164,7 @@ def parse_index(data: bytes) -> FrameIndex:
     if magic != _SKIPPABLE_MAGIC or size != len(data) - _SKIPPABLE.size:
         raise ArtefactError("the frame index is torn or is something else")
     try:
-        index = wire.decode(FrameIndex, data[_SKIPPABLE.size :], MAX_INDEX_BYTES)
+        index = wire.decode(FrameIndex, _decompress_index(data[_SKIPPABLE.size :]), MAX_INDEX_BYTES)
     except NetworkError as error:
         raise ArtefactError(f"the frame index makes no sense: {error}", error.hint) from error
     if index.version != _INDEX_VERSION:
@@ -165,6 +175,16 @@ def parse_index(data: bytes) -> FrameIndex:
     for number, frame in enumerate(index.frames):
         _check_frame(number, frame)
     return index
+
+
+def _decompress_index(payload: bytes) -> bytes:
+    try:
+        if not 0 < zstandard.frame_content_size(payload) <= MAX_INDEX_BYTES:
+            raise ArtefactError("the frame index is empty, or too large")
+        return zstandard.ZstdDecompressor().decompress(payload)
+    except zstandard.ZstdError as error:
+        hint = "it may come from another version of bladeroot, or be damaged"
+        raise ArtefactError(f"the frame index makes no sense: {error}", hint) from error
 
 
 def _check_frame(number: int, frame: Frame) -> None:
@@ -180,13 +200,18 @@ def _check_frame(number: int, frame: Frame) -> None:
                 raise ArtefactError(f"frame {frame_name(number)} makes no sense in the index")
 
 
-def choose_cut_sizes(members: Iterable[Member]) -> CutSizes:
+def choose_cut_sizes(members: Iterable[Member], packages: int = 0) -> CutSizes:
     """1 to 4 MiB; more for trees so large that the artefact would have over about 3,000 frames."""
     total = sum(member.data_size + 1024 for member in members)
     least = _MIN_CUT_BYTES
-    while total > 2 * least * _MANY_FRAMES and 4 * least < _MAX_CUT_BYTES:
+    while _guess_frames(total, packages, least) > _MANY_FRAMES and 4 * least < _MAX_CUT_BYTES:
         least *= 2
     return CutSizes(least, min(4 * least, _MAX_CUT_BYTES) - _SLACK_BYTES)
+
+
+def _guess_frames(total: int, packages: int, least: int) -> float:
+    """Cuts by hash, and those at about every other package."""
+    return total / (2 * least) + min(packages / 2, total / least)
 
 
 def plan_frames(
@@ -196,11 +221,11 @@ def plan_frames(
 
     Lazy: holds no more than a frame's headers at a time.
     """
-    cuts = cuts or choose_cut_sizes(members)
+    cuts = cuts or choose_cut_sizes(members, len({package_of.get(member.path) for member in members}))
     sections = _sort_members(members, package_of)
-    yield from _plan_section(sections.directories, cuts)
-    yield from _plan_section(sections.body, cuts)
-    yield from _plan_section(sections.last, cuts, tail=END_OF_ARCHIVE)
+    yield from _plan_section(sections.directories, {}, cuts)
+    yield from _plan_section(sections.body, package_of, cuts)
+    yield from _plan_section(sections.last, {}, cuts, tail=END_OF_ARCHIVE)
 
 
 @frozen
@@ -271,13 +296,18 @@ class _Filling:
         return PlannedFrame(tuple(self.parts), self.size, self.members, head_of, range_of)
 
 
-def _plan_section(members: Iterable[Member], cuts: CutSizes, tail: bytes = b"") -> Iterator[PlannedFrame]:
+def _plan_section(
+    members: Iterable[Member], package_of: Mapping[bytes, str], cuts: CutSizes, tail: bytes = b""
+) -> Iterator[PlannedFrame]:
     filling = _Filling()
+    package = None
     for member in members:
+        package_before, package = package, package_of.get(member.path)
         head = render_head(member)
         content = member.data_size if member.kind is MemberKind.FILE else 0
         size = len(head) + content + count_padding(content)
-        if filling.size and _is_cut_before(member, size, filling.size, cuts):
+        is_first = package != package_before
+        if filling.size and _is_cut_before(member, is_first, size, filling.size, cuts):
             yield filling.finish()
             filling = _Filling()
         filling.add(head)
@@ -293,12 +323,13 @@ def _plan_section(members: Iterable[Member], cuts: CutSizes, tail: bytes = b"") 
         yield filling.finish()
 
 
-def _is_cut_before(member: Member, size: int, filled: int, cuts: CutSizes) -> bool:
+def _is_cut_before(member: Member, is_first: bool, size: int, filled: int, cuts: CutSizes) -> bool:
     """Where to cut hangs on the names of members near by, so that a change somewhere moves no cut elsewhere.
 
-    Every byte has the same chance: frames come out at 2 `least` on average, of small files or large.
+    Every byte has the same chance: frames come out at 2 `least` on average, of small files or large. But the
+    first file of a package begins a frame, unless very little is before it: packages change one by one.
     """
-    if filled + size > cuts.most:
+    if filled + size > cuts.most or (is_first and filled >= cuts.least_of_package):
         return True
     if filled < cuts.least:
         return False

@@ -7,7 +7,7 @@ artefacts/<info-hash>/<name>/<file>   hard links to frames; the swarm reads and 
 artefacts/<info-hash>/complete        empty: every file is there and verified
 generations/<serial>/manifest         the signed manifest; written last
 identity/                             what makes a blade itself and survives a reimage
-packed                                what frames were made of, for the next publish; only a cache
+packed, agent                         what frames and the agent were made of, for the next publish; caches
 ```
 
 A frame's link count says who needs it, so pruning (`host.pruning`) needs no bookkeeping.
@@ -82,6 +82,11 @@ class Depot:
     def packed_record(self) -> Path:
         """Where publishing remembers what frames were made of."""
         return self.path / "packed"
+
+    @property
+    def agent_record(self) -> Path:
+        """Where publishing remembers what the agent was made of."""
+        return self.path / "agent"
 
     @contextmanager
     def lock(self) -> Iterator[None]:

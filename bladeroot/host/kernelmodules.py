@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gzip
 import lzma
+import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import zstandard
@@ -50,16 +51,17 @@ def find_modules(snapshot: Path, release: str) -> FoundModules:
     folder = resolve_inside(snapshot, f"lib/modules/{release}")
     if not (folder / "kernel").is_dir():
         return FoundModules(release=release, folder=folder, paths=())
-    known = {_name(path): path for path in sorted(folder.rglob("*.ko*")) if path.name.endswith(_SUFFIXES)}
+    known = {_name(path): path for path in sorted(_list_modules(folder))}
     needs = _read_needs(folder, known)
     chosen: set[str] = set()
-    pending = [name for name, path in known.items() if _is_wanted(path.relative_to(folder).as_posix())]
+    pending = [name for name, path in known.items() if _is_wanted(path)]
     while pending:
         name = pending.pop()
         if name in known and name not in chosen:
             chosen.add(name)
             pending += needs.get(name, ())
-    return FoundModules(release=release, folder=folder, paths=tuple(sorted(known[name] for name in chosen)))
+    paths = tuple(sorted(folder / known[name] for name in chosen))
+    return FoundModules(release=release, folder=folder, paths=paths)
 
 
 def read_module(path: Path) -> bytes:
@@ -91,21 +93,28 @@ def loads_compressed_modules() -> bool:
     return "+ZSTD" in run(["modprobe", "--version"]).stdout
 
 
+def _list_modules(folder: Path) -> Iterator[str]:
+    """Thousands, so as text: where they are below the folder."""
+    top = len(str(folder)) + 1
+    for parent, _folders, names in os.walk(folder):
+        yield from (f"{parent}/{name}"[top:] for name in names if name.endswith(_SUFFIXES))
+
+
 def _is_wanted(path: str) -> bool:
     return bool(_WANTED.match(path)) and not _UNWANTED.match(path)
 
 
-def _read_needs(folder: Path, known: Mapping[str, Path]) -> dict[str, list[str]]:
+def _read_needs(folder: Path, known: Mapping[str, str]) -> dict[str, list[str]]:
     """What each module needs, hard and soft."""
     needs: dict[str, list[str]] = {}
     listed = folder / "modules.dep"
     if listed.is_file():
         for line in listed.read_text().splitlines():
             listed_path, _, needed = line.partition(":")
-            needs[_name(Path(listed_path))] = [_name(Path(item)) for item in needed.split()]
+            needs[_name(listed_path)] = [_name(item) for item in needed.split()]
     else:  # a kernel package that was only unpacked
         for name, path in known.items():
-            match = _DEPENDS.search(read_module(path))
+            match = _DEPENDS.search(read_module(folder / path))
             needs[name] = [_plain(item) for item in match.group(1).decode().split(",")] if match else []
     soft = folder / "modules.softdep"
     for line in soft.read_text().splitlines() if soft.is_file() else ():
@@ -116,8 +125,8 @@ def _read_needs(folder: Path, known: Mapping[str, Path]) -> dict[str, list[str]]
     return needs
 
 
-def _name(path: Path) -> str:
-    return _plain(path.name.partition(".ko")[0])
+def _name(path: str) -> str:
+    return _plain(path.rpartition("/")[2].partition(".ko")[0])
 
 
 def _plain(name: str) -> str:

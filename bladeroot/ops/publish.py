@@ -39,7 +39,8 @@ from bladeroot.host.files import scratch_folder
 from bladeroot.host.interrupts import allowed, check
 from bladeroot.host.ipxe import copy_ipxe_loaders
 from bladeroot.ops.folder import ClusterFolder
-from bladeroot.ops.initramfs import build_agent
+from bladeroot.ops.initramfs import plan_agent
+from bladeroot.ops.initramfs.made import keep_made_agent, read_made_agent
 from bladeroot.ops.overlays import OverlayBuilder
 from bladeroot.ops.snapshots.tree import require_tree
 from bladeroot.ops.steps import step
@@ -187,14 +188,21 @@ def _publish_agent(plan: PublishPlan, depot: Depot, reporter: Reporter) -> tuple
     toml, trusted = _read_site(plan.folder)
     with step(ArtefactKind.AGENT, "Make the agent's initramfs", reporter):
         with allowed():
-            agent = build_agent(plan.snapshot, toml, trusted, reporter)
-        if agent is None:
-            return ()
+            agent = plan_agent(plan.snapshot, toml, trusted, reporter)
+            if agent is None:
+                return ()
+            fingerprint = agent.fingerprint
+            made_before = read_made_agent(depot, fingerprint)
+            if made_before is not None:
+                return (made_before,)
+            built = agent.build()
         with depot.new_artefact() as writer:
-            parts = chain(cut_into_parts(KERNEL, agent.kernel), cut_into_parts(INITRAMFS, *agent.archives))
+            parts = chain(cut_into_parts(KERNEL, built.kernel), cut_into_parts(INITRAMFS, *built.archives))
             files = [writer.add_file(name, data) for name, data in parts]
-            files.insert(0, writer.add_file("info", wire.encode(agent.info)))
-            return (writer.finish(ArtefactKind.AGENT, files, agent.raw_size_bytes + len(agent.kernel)),)
+            files.insert(0, writer.add_file("info", wire.encode(built.info)))
+            artefact = writer.finish(ArtefactKind.AGENT, files, built.raw_size_bytes + len(built.kernel))
+        keep_made_agent(depot, fingerprint, artefact)
+        return (artefact,)
 
 
 def _read_site(folder: ClusterFolder) -> tuple[str, dict[str, bytes]]:

@@ -4,6 +4,6 @@ Three archives, one behind the other: this machine's user space with Python and 
 modules and firmware; what is the cluster's. Each is made, kept in a cache, and compressed on its own.
 """
 
-from bladeroot.ops.initramfs.build import AgentFiles, AgentInfo, build_agent
+from bladeroot.ops.initramfs.build import AgentFiles, AgentInfo, AgentPlan, plan_agent
 
-__all__ = ["AgentFiles", "AgentInfo", "build_agent"]
+__all__ = ["AgentFiles", "AgentInfo", "AgentPlan", "plan_agent"]

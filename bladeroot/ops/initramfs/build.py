@@ -26,7 +26,7 @@ from bladeroot.host.kernelmodules import FoundModules, find_modules, read_firmwa
 from bladeroot.host.kernels import find_kernel_images, resolve_inside
 from bladeroot.ops.initramfs.modules import make_module_entries
 from bladeroot.ops.initramfs.site import make_site_entries
-from bladeroot.ops.initramfs.userland import find_userland, make_userland_entries
+from bladeroot.ops.initramfs.userland import Userland, find_userland, make_userland_entries
 
 _LEVEL = 10
 """Of zstd: 3 is a fifth larger, 19 takes a minute more for a tenth less."""
@@ -58,9 +58,56 @@ class _Archive:
     raw_size_bytes: int
 
 
-def build_agent(
+@frozen(kw_only=True)
+class AgentPlan:
+    """What an agent would be made of."""
+
+    snapshot: Path
+    release: str
+    image: Path
+    modules: FoundModules
+    userland: Userland
+    site: bytes
+
+    @property
+    def fingerprint(self) -> str:
+        """What changes whenever the agent would: of files their names, sizes and times."""
+        told = [_stamp_builder(), *self._userland_key(), *self._modules_key(), _stamp(self.image)]
+        told += [bladeroot.__version__, hashlib.sha256(self.site).hexdigest()]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
+    def build(self) -> AgentFiles:
+        """The agent; its archives come out of the cache where nothing has changed."""
+        modules = self.modules
+        archives = (
+            _take_from_cache("userland", self._userland_key(), lambda: make_userland_entries(self.userland)),
+            _take_from_cache(
+                "modules",
+                self._modules_key(),
+                lambda: make_module_entries(self.snapshot, modules, read_firmware_names(modules.paths)),
+            ),
+        )
+        return AgentFiles(
+            kernel=self.image.read_bytes(),
+            archives=(*(archive.compressed for archive in archives), self.site),
+            raw_size_bytes=sum(archive.raw_size_bytes for archive in archives) + len(self.site),
+            info=AgentInfo(
+                kernel_release=self.release,
+                bladeroot_version=bladeroot.__version__,
+                modules=len(modules.paths),
+            ),
+        )
+
+    def _userland_key(self) -> list[Any]:
+        return self.userland.fingerprint()
+
+    def _modules_key(self) -> list[Any]:
+        return [self.release, [_stamp(path) for path in self.modules.paths], _stamp_firmware(self.snapshot)]
+
+
+def plan_agent(
     snapshot: Path, cluster_toml: str, trusted_keys: dict[str, bytes], reporter: Reporter = ignore
-) -> AgentFiles | None:
+) -> AgentPlan | None:
     """The agent for machines that run this snapshot; None for a snapshot without a kernel.
 
     Raises MissingToolError for a program that is not on this machine, SnapshotError.
@@ -73,23 +120,13 @@ def build_agent(
     if not modules.paths:
         told = f"{snapshot} has no modules of its kernel {image.name}"
         reporter(Warned(text=f"{told}: the agent has only the drivers that are built in"))
-    userland = find_userland(reporter)
-    archives = (
-        _take_from_cache("userland", userland.fingerprint(), lambda: make_userland_entries(userland)),
-        _take_from_cache(
-            "modules",
-            [release, [_stamp(path) for path in modules.paths], _stamp_firmware(snapshot)],
-            lambda: make_module_entries(snapshot, modules, read_firmware_names(modules.paths)),
-        ),
-    )
-    site = b"".join(render_cpio(make_site_entries(cluster_toml, trusted_keys)))
-    return AgentFiles(
-        kernel=image.read_bytes(),
-        archives=(*(archive.compressed for archive in archives), site),
-        raw_size_bytes=sum(archive.raw_size_bytes for archive in archives) + len(site),
-        info=AgentInfo(
-            kernel_release=release, bladeroot_version=bladeroot.__version__, modules=len(modules.paths)
-        ),
+    return AgentPlan(
+        snapshot=snapshot,
+        release=release,
+        image=image,
+        modules=modules,
+        userland=find_userland(reporter),
+        site=b"".join(render_cpio(make_site_entries(cluster_toml, trusted_keys))),
     )
 
 

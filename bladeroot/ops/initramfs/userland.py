@@ -6,7 +6,6 @@ Python is byte-code only, and programs are stripped where `strip` is at hand.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -26,8 +25,8 @@ from bladeroot.errors import MissingToolError
 from bladeroot.events import Reporter, Warned
 from bladeroot.host.files import scratch_folder
 from bladeroot.host.run import find_tool, is_installed, run
+from bladeroot.ops.initramfs.loaded import list_loaded
 
-_AGENT = "bladeroot.agent.__main__"
 LIBRARY = "usr/lib/bladeroot"
 _PROGRAMS = (
     *("blkid", "mkfs.ext4", "mkfs.vfat", "modprobe", "mount", "partx", "sfdisk", "umount", "wipefs"),
@@ -208,7 +207,7 @@ def _find_packages(files: dict[str, Path]) -> dict[str, Path]:
         inner = path.relative_to(home).as_posix()
         if path.suffix == ".py" and not _BLADEROOT_LEFT_OUT.match(inner):
             modules[f"{LIBRARY}/bladeroot/{inner}"] = path
-    for origin in _find_loaded():
+    for origin in _find_loaded(modules.values()):
         root = origin.parent
         for path in [origin] if origin.is_file() else _walk(origin, lambda _parts: True):
             inner = path.relative_to(root).as_posix()
@@ -221,14 +220,9 @@ def _find_packages(files: dict[str, Path]) -> dict[str, Path]:
     return modules
 
 
-def _find_loaded() -> list[Path]:
+def _find_loaded(sources: Iterable[Path]) -> list[Path]:
     """The packages (folders, or single files) outside the standard library that importing the agent loads."""
-    program = (
-        f"import {_AGENT}, sys, json\n"
-        "print(json.dumps(sorted({(n.split('.')[0], getattr(m, '__file__', None) or '')"
-        " for n, m in sys.modules.items() if n != '__main__'})))"
-    )
-    listed = json.loads(run([sys.executable, "-c", program]).stdout)
+    listed = list_loaded([*sources, *(Path(folder) for folder in sys.path if os.path.isdir(folder))])
     stdlib = Path(sysconfig.get_path("stdlib"))
     found: set[Path] = set()
     for name, file in listed:

@@ -177,14 +177,14 @@ def test_an_index_and_back() -> None:
 def test_an_index_that_makes_no_sense(change: dict[str, object]) -> None:
     frame = evolve(make_frame(), **change)  # type: ignore[arg-type]
     with pytest.raises(ArtefactError):
-        parse_index(render_index(FrameIndex(1, (frame,), 1, 1)))
+        parse_index(render_index(FrameIndex(2, (frame,), 1, 1)))
 
 
 def test_an_index_of_another_version_or_without_frames() -> None:
-    with pytest.raises(ArtefactError, match="version 2"):
-        parse_index(render_index(FrameIndex(2, (make_frame(),), 1, 1)))
+    with pytest.raises(ArtefactError, match="version 3"):
+        parse_index(render_index(FrameIndex(3, (make_frame(),), 1, 1)))
     with pytest.raises(ArtefactError, match="0 frames"):
-        parse_index(render_index(FrameIndex(1, (), 1, 1)))
+        parse_index(render_index(FrameIndex(2, (), 1, 1)))
 
 
 @given(data=st.binary(max_size=200))

@@ -14,7 +14,7 @@ from bladeroot.core.cpio import Entry, make_file, render_cpio
 from bladeroot.errors import MissingToolError
 from bladeroot.events import Event, Warned, ignore
 from bladeroot.host.run import find_tool
-from bladeroot.ops.initramfs import AgentFiles, build, build_agent, userland
+from bladeroot.ops.initramfs import AgentFiles, build, plan_agent, userland
 from bladeroot.ops.initramfs.site import make_site_entries
 from bladeroot.ops.initramfs.userland import Userland, find_userland, make_userland_entries, parse_ldd
 
@@ -64,9 +64,9 @@ def write(path: Path, data: bytes) -> None:
 
 
 def build_here(snapshot: Path, toml: str = TOML) -> AgentFiles:
-    agent = build_agent(snapshot, toml, KEYS)
-    assert agent is not None
-    return agent
+    plan = plan_agent(snapshot, toml, KEYS)
+    assert plan is not None
+    return plan.build()
 
 
 def unpack(archive: bytes) -> bytes:
@@ -157,9 +157,9 @@ def test_firmware_that_is_installed_later_is_taken(snapshot: Path) -> None:
 def test_the_newest_kernel_that_has_its_modules_is_taken(snapshot: Path) -> None:
     add_kernel(snapshot, "6.9.0-half-removed")
     heard: list[Event] = []
-    agent = build_agent(snapshot, TOML, KEYS, heard.append)
+    agent = plan_agent(snapshot, TOML, KEYS, heard.append)
     assert agent is not None
-    assert agent.info.kernel_release == RELEASE
+    assert agent.build().info.kernel_release == RELEASE
     assert heard == []
 
 
@@ -167,9 +167,9 @@ def test_the_newest_kernel_that_has_its_modules_is_taken(snapshot: Path) -> None
 def test_a_kernel_without_modules_is_taken_with_a_warning(tmp_path: Path) -> None:
     add_kernel(tmp_path / "bare", "6.1.0-monolith")
     heard: list[Event] = []
-    agent = build_agent(tmp_path / "bare", TOML, KEYS, heard.append)
+    agent = plan_agent(tmp_path / "bare", TOML, KEYS, heard.append)
     assert agent is not None
-    assert agent.info.modules == 0
+    assert agent.build().info.modules == 0
     assert [event.text for event in heard if isinstance(event, Warned)] == [
         f"{tmp_path}/bare has no modules of its kernel vmlinuz-6.1.0-monolith:"
         " the agent has only the drivers that are built in"
@@ -178,7 +178,7 @@ def test_a_kernel_without_modules_is_taken_with_a_warning(tmp_path: Path) -> Non
 
 def test_a_tree_without_a_kernel_has_no_agent(tmp_path: Path) -> None:
     heard: list[Event] = []
-    assert build_agent(tmp_path, TOML, KEYS, heard.append) is None
+    assert plan_agent(tmp_path, TOML, KEYS, heard.append) is None
     assert [type(event) for event in heard] == [Warned]
 
 
