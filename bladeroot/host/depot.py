@@ -18,7 +18,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -26,15 +26,15 @@ from bladeroot.core import wire
 from bladeroot.core.manifest import (
     MANIFEST_LIMIT_BYTES,
     Artefact,
-    ArtefactKind,
     Manifest,
     SignedManifest,
     accept_manifest,
 )
 from bladeroot.core.signing import PublicKey
-from bladeroot.core.torrentfile import Torrent, TorrentFile, build_torrent, hash_file_root, parse_torrent
+from bladeroot.core.torrentfile import Torrent, TorrentFile, hash_file_root, parse_torrent
 from bladeroot.errors import ArtefactError, DepotError, DepotFullError, NetworkError
 from bladeroot.events import Progress, Reporter, ignore
+from bladeroot.host.artefactwriter import ArtefactWriter
 from bladeroot.host.files import explain_full_disk, scratch_folder, sync_filesystem, write_atomically
 
 DEFAULT_DEPOT = Path("/var/lib/bladeroot")
@@ -359,58 +359,6 @@ class Depot:
         if len(data) != file.size_bytes or hash_file_root(data) != file.root:
             raise ArtefactError(f"{path} does not have the bytes that were signed", _AGAIN_HINT)
         return data
-
-
-class ArtefactWriter:
-    """An artefact in the making, in a directory that is thrown away unless it is finished."""
-
-    def __init__(self, depot: Depot, directory: Path) -> None:
-        self._depot = depot
-        self._directory = directory
-
-    def write(self, name: str, data: bytes) -> None:
-        """Add a file. Safe to call from several threads. Raises DepotFullError."""
-        path = self._directory / name
-        with self._depot.explain_full():
-            path.write_bytes(data)
-
-    def take(self, file: TorrentFile) -> bool:
-        """Add a file that the depot has as a frame; False where it has not, or where that is damaged."""
-        try:
-            self._depot.read_checked(self._depot.frame_path(file.root), file)
-        except ArtefactError:
-            return False
-        with self._depot.explain_full():
-            self._depot.link_frame(file.root, self._directory / file.name)
-        return True
-
-    def add_file(self, name: str, data: bytes) -> TorrentFile:
-        """Add a file and hash it."""
-        self.write(name, data)
-        return TorrentFile(name, len(data), hash_file_root(data))
-
-    def finish(self, kind: ArtefactKind, files: Sequence[TorrentFile], raw_size_bytes: int) -> Artefact:
-        """Put the artefact into the depot; whatever frames it has already are shared, not stored twice."""
-        depot = self._depot
-        torrent_bytes = build_torrent(kind, files)
-        torrent = parse_torrent(torrent_bytes)
-        if not depot.has(torrent.info_hash):
-            directory = depot.save_path(torrent.info_hash) / torrent.name
-            with depot.explain_full():
-                directory.mkdir(parents=True, exist_ok=True)
-                for file in torrent.files:
-                    depot.take_frame(self._directory / file.name, file)
-                    depot.link_frame(file.root, directory / file.name)
-                write_atomically(depot.save_path(torrent.info_hash) / "torrent", torrent_bytes)
-            depot.finish_artefact(torrent.info_hash)
-        return Artefact(
-            kind=kind,
-            info_hash=torrent.info_hash,
-            size_bytes=torrent.size_bytes,
-            raw_size_bytes=raw_size_bytes,
-            piece_length=torrent.piece_length,
-            files=len(torrent.files),
-        )
 
 
 def _link(source: Path, target: Path) -> None:

@@ -33,8 +33,9 @@ from bladeroot.core.tarformat import Member
 from bladeroot.errors import ConfigError, InventoryError
 from bladeroot.events import Progress, Reporter, Warned, ignore
 from bladeroot.host.archive import KnownFrames, pack_members, read_package_order, scan_tree
+from bladeroot.host.artefactwriter import ArtefactWriter
 from bladeroot.host.bootloader import build_boot_payload
-from bladeroot.host.depot import ArtefactWriter, Depot
+from bladeroot.host.depot import Depot
 from bladeroot.host.files import scratch_folder
 from bladeroot.host.interrupts import allowed, check
 from bladeroot.host.ipxe import copy_ipxe_loaders
