@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import zstandard
@@ -37,6 +38,7 @@ MAX_INDEX_BYTES = 64 << 20
 _MIN_CUT_BYTES = 1 << 20
 _MAX_CUT_BYTES = 120 << 20
 _PACKAGE_SHARE = 8
+_NO_PACKAGES: Mapping[bytes, str] = {}
 _SLACK_BYTES = 64 << 10
 """Keeps a frame that does not compress, with its header, below a power of two: the torrent's piece."""
 _MANY_FRAMES = 2500
@@ -200,18 +202,27 @@ def _check_frame(number: int, frame: Frame) -> None:
                 raise ArtefactError(f"frame {frame_name(number)} makes no sense in the index")
 
 
-def choose_cut_sizes(members: Iterable[Member], packages: int = 0) -> CutSizes:
+def choose_cut_sizes(members: Iterable[Member], package_of: Mapping[bytes, str] = _NO_PACKAGES) -> CutSizes:
     """1 to 4 MiB; more for trees so large that the artefact would have over about 3,000 frames."""
-    total = sum(member.data_size + 1024 for member in members)
-    least = _MIN_CUT_BYTES
-    while _guess_frames(total, packages, least) > _MANY_FRAMES and 4 * least < _MAX_CUT_BYTES:
-        least *= 2
-    return CutSizes(least, min(4 * least, _MAX_CUT_BYTES) - _SLACK_BYTES)
+    sizes: Counter[str] = Counter()
+    for member in members:
+        sizes[package_of.get(member.path, "")] += member.data_size + 1024
+    packages = [sizes[name] for name in sorted(sizes)]
+    cuts = CutSizes(_MIN_CUT_BYTES, 4 * _MIN_CUT_BYTES - _SLACK_BYTES)
+    while _guess_frames(packages, cuts) > _MANY_FRAMES and 4 * cuts.least < _MAX_CUT_BYTES:
+        least = 2 * cuts.least
+        cuts = CutSizes(least, min(4 * least, _MAX_CUT_BYTES) - _SLACK_BYTES)
+    return cuts
 
 
-def _guess_frames(total: int, packages: int, least: int) -> float:
-    """Cuts by hash, and those at about every other package."""
-    return total / (2 * least) + min(packages / 2, total / least)
+def _guess_frames(packages: Iterable[int], cuts: CutSizes) -> float:
+    """By the sizes of packages in their order: of cuts where one begins, and of those by hash."""
+    total = frames = filled = 0
+    for size in packages:
+        if filled >= cuts.least_of_package:
+            frames, filled = frames + 1, 0
+        total, filled = total + size, filled + size
+    return frames + total / (2 * cuts.least)
 
 
 def plan_frames(
@@ -221,7 +232,7 @@ def plan_frames(
 
     Lazy: holds no more than a frame's headers at a time.
     """
-    cuts = cuts or choose_cut_sizes(members, len({package_of.get(member.path) for member in members}))
+    cuts = cuts or choose_cut_sizes(members, package_of)
     sections = _sort_members(members, package_of)
     yield from _plan_section(sections.directories, {}, cuts)
     yield from _plan_section(sections.body, package_of, cuts)

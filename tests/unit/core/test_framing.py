@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 
 import pytest
+import zstandard
 from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -77,6 +78,34 @@ def test_a_change_leaves_most_frames_as_they_were(by_package: bool) -> None:
     after = [contents(frame) for frame in plan_frames(changed, used)]
     kept = sum(frame in before for frame in after) / len(after)
     assert kept > 0.8 if by_package else kept < 0.5
+
+
+def make_packages(count: int, files: int, size: int) -> tuple[list[Member], dict[bytes, str]]:
+    members = [
+        Member(b"usr/lib/p%04d-%02d" % (package, number), MemberKind.FILE, size=size)
+        for number in range(files)
+        for package in range(count)
+    ]
+    return members, {member.path: member.path[8:13].decode() for member in members}
+
+
+def test_a_package_begins_a_frame_unless_little_is_before_it() -> None:
+    members, package_of = make_packages(100, 10, 30_000)
+    frames = list(plan_frames(members, package_of))
+    assert len(frames) == 100 + 1, "the last is the archive's end"
+    before = {contents(frame) for frame in frames}
+    changed = [
+        evolve(member, mtime_ns=10**18) if package_of[member.path] == "p0042" else member
+        for member in members
+    ]
+    assert sum(contents(frame) not in before for frame in plan_frames(changed, package_of)) == 1
+    members, package_of = make_packages(1000, 2, 1000)
+    assert sum(1 for _ in plan_frames(members, package_of)) < 50
+
+
+def test_many_packages_are_not_too_many_frames() -> None:
+    members, package_of = make_packages(9_000, 2, 400_000)
+    assert sum(1 for _ in plan_frames(members, package_of)) < 3_000
 
 
 def test_the_order_of_members_does_not_matter() -> None:
@@ -185,6 +214,12 @@ def test_an_index_of_another_version_or_without_frames() -> None:
         parse_index(render_index(FrameIndex(3, (make_frame(),), 1, 1)))
     with pytest.raises(ArtefactError, match="0 frames"):
         parse_index(render_index(FrameIndex(2, (), 1, 1)))
+
+
+def test_an_index_that_would_fill_the_memory() -> None:
+    bomb = zstandard.ZstdCompressor(write_content_size=True).compress(bytes(65 << 20))
+    with pytest.raises(ArtefactError, match="too large"):
+        parse_index(b"\x5b\x2a\x4d\x18" + len(bomb).to_bytes(4, "little") + bomb)
 
 
 @given(data=st.binary(max_size=200))
