@@ -1,0 +1,1 @@
+"""How fast bladeroot is, next to other tools: `local` on one machine, `room` over a shaped network."""

@@ -1,0 +1,97 @@
+"""What a tool has to bring to be measured: a root, and a program for each blade.
+
+A blade's program says on standard output how far it is, a line each: `ready`, then after a line of input
+`have SECONDS` and `bootable SECONDS` (of the clock that /proc/uptime shows), and at its end, which it may put
+off until its input ends, perhaps `told JSON` with what it knows of itself.
+"""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+from attrs import frozen
+
+from bladeroot.host.run import Argument, Process, run
+from bladeroot.lab.network import LabHost
+from benchmarks.payload import Payload
+from benchmarks.stage import TREE, Spot, Stage
+
+Command = list[Argument]
+_READY_TIMEOUT_S = 30.0
+_POLL_S = 0.05
+# /proc/uptime: what a shell can read of a clock that does not jump, without a process for it.
+_SHELL_FRAME = """\
+set -eu
+say() {{ read -r now _ </proc/uptime; echo "$1 $now" >&9; }}
+exec 9>&1
+mkdir -p {tree}
+echo ready >&9
+read -r _
+{body}
+"""
+_SHELL_END = "sync --file-system {tree}\nsay bootable\nread -r _ || :\n"
+TAR_EXTRACT = "tar --xattrs --xattrs-include='*' --acls --numeric-owner -C {tree} -xpf -"
+
+
+class Contender(Protocol):
+    """A tool in the race."""
+
+    name: str
+    """As in `--only`."""
+    title: str
+    """As in the table."""
+    needs: Sequence[str]
+    """The programs that it is made of."""
+
+    def prepare(self, payload: Payload, work: Path) -> None:
+        """Make what it needs beside the payload; once, and not measured."""
+
+    def start_root(self, stage: Stage) -> AbstractContextManager[Process]:
+        """Have the root give from now on; yields when it does."""
+
+    def blade_command(self, stage: Stage, spot: Spot) -> Command:
+        """A blade's program. It runs in the blade's namespace."""
+
+    def versions(self) -> str:
+        """Which it is."""
+
+
+@frozen
+class Words:
+    """Shell words for a script."""
+
+    tree: str
+
+    @classmethod
+    def of(cls, spot: Spot) -> Words:
+        """Of that blade."""
+        return cls(shlex.quote(str(spot.disk / TREE)))
+
+
+def render_script(spot: Spot, body: str, *, end: str = _SHELL_END) -> Command:
+    """A blade's program as a shell script: between `ready` and `bootable` it is `body`, which says `have`.
+
+    `{tree}` in it is where to extract, `{extract}` what reads a tar from standard input.
+    """
+    tree = Words.of(spot).tree
+    filled = (body + end).format(tree=tree, extract=TAR_EXTRACT.format(tree=tree))
+    return ["sh", "-c", _SHELL_FRAME.format(tree=tree, body=filled)]
+
+
+def wait_until(is_so: Callable[[], bool], what: str, process: Process | None = None) -> None:
+    """Raise SystemExit where it takes too long, or the process that should see to it has ended."""
+    until = time.monotonic() + _READY_TIMEOUT_S
+    while not is_so():
+        if time.monotonic() > until or (process is not None and process.poll() is not None):
+            raise SystemExit(f"bench: {what} did not come up")
+        time.sleep(_POLL_S)
+
+
+def listens(host: LabHost, port: int) -> bool:
+    """Whether something takes TCP connections there."""
+    return bool(run(host.command(["ss", "-Hltn", f"sport = :{port}"])).stdout.strip())
