@@ -11,15 +11,11 @@ import shlex
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Protocol
 
-from attrs import frozen
-
+from benchmarks.stage import TREE, Spot, Stage
 from bladeroot.host.run import Argument, Process, run
 from bladeroot.lab.network import LabHost
-from benchmarks.payload import Payload
-from benchmarks.stage import TREE, Spot, Stage
 
 Command = list[Argument]
 _READY_TIMEOUT_S = 30.0
@@ -45,11 +41,12 @@ class Contender(Protocol):
     """As in `--only`."""
     title: str
     """As in the table."""
+    settings: str
+    """What differs from its defaults, for people."""
+    sends_each: bool
+    """Whether the root sends each blade a copy: then it takes as many links' times as there are blades."""
     needs: Sequence[str]
     """The programs that it is made of."""
-
-    def prepare(self, payload: Payload, work: Path) -> None:
-        """Make what it needs beside the payload; once, and not measured."""
 
     def start_root(self, stage: Stage) -> AbstractContextManager[Process]:
         """Have the root give from now on; yields when it does."""
@@ -61,24 +58,12 @@ class Contender(Protocol):
         """Which it is."""
 
 
-@frozen
-class Words:
-    """Shell words for a script."""
-
-    tree: str
-
-    @classmethod
-    def of(cls, spot: Spot) -> Words:
-        """Of that blade."""
-        return cls(shlex.quote(str(spot.disk / TREE)))
-
-
 def render_script(spot: Spot, body: str, *, end: str = _SHELL_END) -> Command:
     """A blade's program as a shell script: between `ready` and `bootable` it is `body`, which says `have`.
 
     `{tree}` in it is where to extract, `{extract}` what reads a tar from standard input.
     """
-    tree = Words.of(spot).tree
+    tree = shlex.quote(str(spot.disk / TREE))
     filled = (body + end).format(tree=tree, extract=TAR_EXTRACT.format(tree=tree))
     return ["sh", "-c", _SHELL_FRAME.format(tree=tree, body=filled)]
 

@@ -64,23 +64,20 @@ class Measurement:
         known = [int(one["redundant_bytes"]) for one in self.told if "redundant_bytes" in one]
         return sum(known) / (self.image_bytes * len(known)) if known else None
 
-    @property
-    def arrived(self) -> float:
-        """Which part of all that was to come had come at the end."""
-        if self.is_whole:
-            return 1.0
+    def arrived(self, expected_bytes: float) -> float:
+        """Which part of all that was to come had come at the end; so many bytes were to come to a blade."""
         shares = [
-            1.0 if done is not None else min(received / self.image_bytes, 1.0)
+            1.0 if done is not None else min(received / expected_bytes, 1.0)
             for received, done in zip(self.received_bytes, self.have_s, strict=True)
         ]
         return statistics.mean(shares)
 
-    @property
-    def estimate_s(self) -> float:
+    def estimate_s(self, expected_bytes: float) -> float:
         """When the last blade is bootable; extrapolated in a straight line where it was not by the end."""
         if self.is_whole:
             return max_time(self.bootable_s)
-        return self.wall_s / self.arrived if self.arrived else math.inf
+        arrived = self.arrived(expected_bytes)
+        return self.wall_s / arrived if arrived else math.inf
 
 
 def max_time(times: Iterable[float | None]) -> float:
@@ -116,8 +113,10 @@ class Summary:
     runs: int
     is_whole: bool
     """Whether all blades of all runs became bootable."""
+    floor_s: float
     deadline_s: float
     arrived: float
+    """Which part of the images had come when time was up."""
     have_median_s: Spread
     have_last_s: Spread
     bootable_median_s: Spread
@@ -140,10 +139,22 @@ def summarise(measurements: Sequence[Measurement]) -> list[Summary]:
     groups: dict[tuple[str, int], list[Measurement]] = {}
     for one in measurements:
         groups.setdefault((one.contender, one.blades), []).append(one)
-    return [_summarise_group(group) for group in groups.values()]
+    return [
+        _summarise_group(group, expected_bytes(group[0].contender, measurements)) for group in groups.values()
+    ]
 
 
-def _summarise_group(group: Sequence[Measurement]) -> Summary:
+def expected_bytes(contender: str, measurements: Sequence[Measurement]) -> float:
+    """What a blade receives with that tool until it has the image: as much as in rooms where all had it."""
+    received = [
+        statistics.mean(one.received_bytes)
+        for one in measurements
+        if one.contender == contender and one.is_whole
+    ]
+    return statistics.median(received) if received else measurements[0].image_bytes
+
+
+def _summarise_group(group: Sequence[Measurement], expected: float) -> Summary:
     def spread(value: Callable[[Measurement], float]) -> Spread:
         return Spread.of([value(one) for one in group])
 
@@ -158,13 +169,14 @@ def _summarise_group(group: Sequence[Measurement]) -> Summary:
         blades=first.blades,
         runs=len(group),
         is_whole=all(one.is_whole for one in group),
+        floor_s=first.floor_s,
         deadline_s=first.deadline_s,
-        arrived=statistics.median(one.arrived for one in group),
+        arrived=statistics.median(one.arrived(expected) for one in group),
         have_median_s=spread(lambda one: median_time(one.have_s)),
         have_last_s=have_last_s,
         bootable_median_s=spread(lambda one: median_time(one.bootable_s)),
         bootable_last_s=spread(lambda one: max_time(one.bootable_s)),
-        estimate_s=spread(lambda one: one.estimate_s),
+        estimate_s=spread(lambda one: one.estimate_s(expected)),
         floors=have_last_s.median / first.floor_s,
         copies=spread(lambda one: one.copies),
         most_copies=statistics.median(one.most_copies for one in group),

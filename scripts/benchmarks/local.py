@@ -6,19 +6,20 @@ the same level, and write to a fresh filesystem of the same kind behind the same
 
 from __future__ import annotations
 
-import argparse
-import json
+import hashlib
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import attrs
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
 
+from benchmarks.turns import in_turn
 from bladeroot.core.cluster import GIB, MIB, Blade, Layout
 from bladeroot.core.manifest import ArtefactKind
 from bladeroot.events import Event, StepFinished
@@ -27,24 +28,26 @@ from bladeroot.host.depot import Depot
 from bladeroot.host.files import sync_filesystem
 from bladeroot.host.mounts import mounted
 from bladeroot.host.run import PIPE, Argument, require_root, run, start_process
+from bladeroot.lab.demo import PACKAGES
 from bladeroot.ops.folder import ClusterFolder, init_cluster
 from bladeroot.ops.install import apply_install, choose_install_disk, plan_install
 from bladeroot.ops.publish import plan_publish, publish_snapshot
-from bladeroot.ops.snapshots.debian import ensure_cached_debian
+from bladeroot.ops.snapshots.debian import clone_snapshot, ensure_cached_debian
 from bladeroot.ops.sources import DepotSource
 
 LAYOUT = Layout(esp_size_bytes=64 * MIB, slot_size_bytes=3 * GIB, data_min_size_bytes=1 * GIB)
 DISK_SIZE_BYTES = 5 * GIB
+CHANGED_SHARE = 0.01
 TAR_OPTIONS: tuple[Argument, ...] = ("--xattrs", "--xattrs-include=*", "--acls", "--numeric-owner")
 
 
 class Bench:
-    """One tree, one cluster, and the four things that are timed."""
+    """One tree, one cluster, and the things that are timed."""
 
     def __init__(self, work: Path, level: int) -> None:
         self.work = work
         self.level = level
-        self.snapshot = ensure_cached_debian(include=("memcached", "nginx-light"))
+        self.snapshot = clone_snapshot(ensure_cached_debian(include=PACKAGES), work / "snapshot")
         self.folder = self._make_cluster()
         self.key = self.folder.secret_key(lambda _prompt: "", work / "key")
         self.depot = Depot.create(work / "depot")
@@ -62,6 +65,22 @@ class Bench:
     def publish(self) -> None:
         """Scan, split, pack, overlays, boot code, sign."""
         self.depot = Depot.create(Path(tempfile.mkdtemp(dir=self.work)) / "depot")
+        publish_snapshot(plan_publish(self.folder, self.snapshot), self.depot, self.key)
+
+    def change(self, number: int) -> None:
+        """Other bytes in files that hold a hundredth of all, chosen anew for each number."""
+        files = [path for path in self.snapshot.rglob("*") if path.is_file() and not path.is_symlink()]
+        files.sort(key=lambda path: hashlib.sha256(f"{number} {path}".encode()).digest())
+        left = CHANGED_SHARE * sum(path.stat().st_size for path in files)
+        for path in files:
+            # What boots stays as it is: another kernel would mean another agent, which is another story.
+            if 0 < path.stat().st_size <= left and "boot" not in path.parts:
+                data = path.read_bytes()
+                path.write_bytes(data[: len(data) // 2] + os.urandom(16) + data[len(data) // 2 :])
+                left -= len(data)
+
+    def publish_again(self) -> None:
+        """Into the depot that has the generation before the change."""
         publish_snapshot(plan_publish(self.folder, self.snapshot), self.depot, self.key)
 
     def tar_and_compress(self) -> None:
@@ -134,68 +153,63 @@ def time_it(what: Callable[[], None]) -> float:
     return time.monotonic() - started
 
 
-def summarise(times: list[float]) -> dict[str, float]:
-    """Median and spread."""
-    return {"median_s": statistics.median(times), "least_s": min(times), "most_s": max(times)}
+@attrs.frozen(kw_only=True)
+class Pair:
+    """Something of ours, and what it is held against; seconds of each run."""
+
+    name: str
+    ours: tuple[float, ...]
+    theirs: tuple[float, ...]
+
+    @property
+    def ratio(self) -> float:
+        """Of the medians."""
+        return statistics.median(self.ours) / statistics.median(self.theirs)
 
 
-def measure(bench: Bench, runs: int) -> dict[str, Any]:
+def run_local(runs: int, level: int, lock: Path | None) -> list[Pair]:
     """Each pair turn by turn, so that both meet the same machine."""
-    pairs: dict[str, tuple[Callable[[], None], Callable[[], None]]] = {
-        "publish / tar c | zstd -T0": (bench.publish, bench.tar_and_compress),
-        "install / zstd -dc | tar x": (bench.install, bench.extract),
-    }
-    result: dict[str, Any] = {
-        "level": bench.level,
-        "runs": runs,
-        "cores": os.cpu_count(),
-        "load": os.getloadavg(),
-    }
-    for name, (ours, theirs) in pairs.items():
-        if ours == bench.install:
-            bench.export()
-        times: tuple[list[float], list[float]] = ([], [])
-        for _ in range(runs):
-            times[0].append(time_it(ours))
-            times[1].append(time_it(theirs))
-        ratio = statistics.median(times[0]) / statistics.median(times[1])
-        result[name] = {"ours": summarise(times[0]), "theirs": summarise(times[1]), "ratio": ratio}
-        if ours == bench.install:
-            extract = summarise(bench.extract_s)
-            ratio = extract["median_s"] / statistics.median(times[1])
-            result["fetch and extract / zstd -dc | tar x"] = {
-                "ours": extract,
-                "theirs": summarise(times[1]),
-                "ratio": ratio,
-            }
-    return result
-
-
-def main() -> None:
-    """Measure, and print a table or JSON."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--runs", type=int, default=3, help="how often each (3)")
-    parser.add_argument("--level", type=int, default=6, help="zstd's level for both sides (6)")
-    parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
-    args = parser.parse_args()
     require_root("the bench (loop devices)")
     with tempfile.TemporaryDirectory(prefix="bladeroot-bench-", dir="/var/tmp") as work:
-        result = measure(Bench(Path(work), args.level), args.runs)
-    if args.json:
-        json.dump(result, sys.stdout, indent=2)
-        return
-    sys.stdout.write(f"{'':40} {'ours':>8} {'theirs':>8} {'ratio':>6}   spread\n")
-    for name, pair in result.items():
-        if isinstance(pair, dict):
-            ours, theirs = pair["ours"], pair["theirs"]
-            spread = (
-                f"{ours['least_s']:.1f}-{ours['most_s']:.1f} / {theirs['least_s']:.1f}-{theirs['most_s']:.1f}"
-            )
-            medians = f"{ours['median_s']:7.1f}s {theirs['median_s']:7.1f}s"
-            sys.stdout.write(f"{name:40} {medians} {pair['ratio']:6.2f}   {spread}\n")
+        with in_turn(lock):
+            bench = Bench(Path(work), level)
+        return [*_measure_publishing(bench, runs, lock), *_measure_installing(bench, runs, lock)]
 
 
-if __name__ == "__main__":
-    main()
+def _measure_publishing(bench: Bench, runs: int, lock: Path | None) -> list[Pair]:
+    first, plain, again = [], [], []
+    for number in range(runs):
+        with in_turn(lock):
+            first.append(time_it(bench.publish))
+            plain.append(time_it(bench.tar_and_compress))
+            bench.change(number)
+            again.append(time_it(bench.publish_again))
+    return [
+        Pair(name="publish / tar c | zstd -T0", ours=tuple(first), theirs=tuple(plain)),
+        Pair(name="publish after 1 % changed / publish", ours=tuple(again), theirs=tuple(first)),
+    ]
+
+
+def _measure_installing(bench: Bench, runs: int, lock: Path | None) -> list[Pair]:
+    bench.export()
+    ours, theirs = [], []
+    for _ in range(runs):
+        with in_turn(lock):
+            ours.append(time_it(bench.install))
+            theirs.append(time_it(bench.extract))
+    return [
+        Pair(name="install / zstd -dc | tar x", ours=tuple(ours), theirs=tuple(theirs)),
+        Pair(name="fetch and extract / zstd -dc | tar x", ours=tuple(bench.extract_s), theirs=tuple(theirs)),
+    ]
+
+
+def print_pairs(pairs: list[Pair], console: Console) -> None:
+    """For people."""
+    table = Table(title="On this machine, without a network", title_justify="left", box=SIMPLE)
+    for heading in ("", "ours", "theirs", "ratio", "spread"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for pair in pairs:
+        spread = " / ".join(f"{min(times):.1f}-{max(times):.1f}" for times in (pair.ours, pair.theirs))
+        medians = [f"{statistics.median(times):.1f} s" for times in (pair.ours, pair.theirs)]
+        table.add_row(pair.name, *medians, f"{pair.ratio:.2f}", spread)
+    console.print(table)

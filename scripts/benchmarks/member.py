@@ -13,6 +13,7 @@ from pathlib import Path
 
 import attrs
 
+from benchmarks.stage import TREE
 from bladeroot.core.manifest import ArtefactKind, accept_manifest
 from bladeroot.events import Event, Progress, SwarmStats
 from bladeroot.host.depot import Depot
@@ -20,7 +21,6 @@ from bladeroot.host.files import sync_filesystem
 from bladeroot.ops.fetching import Fetcher
 from bladeroot.ops.folder import ClusterFolder
 from bladeroot.ops.follow import follow_root
-from benchmarks.stage import TREE
 
 _WAIT_S = 60.0
 

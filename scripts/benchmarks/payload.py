@@ -19,7 +19,7 @@ from bladeroot.core.framing import CutSizes
 from bladeroot.core.manifest import ArtefactKind, Manifest, make_blade_entries, sign_manifest
 from bladeroot.host.archive import pack_members, read_package_order, scan_tree
 from bladeroot.host.depot import Depot
-from bladeroot.host.run import PIPE, start_process
+from bladeroot.host.run import PIPE, Argument, start_process
 from bladeroot.ops.folder import ClusterFolder, init_cluster
 
 LEVEL = 6
@@ -139,7 +139,7 @@ def copy_packages(debian: Path, tree: Path, packages: Iterable[str]) -> None:
     options = ["--xattrs", "--xattrs-include=*", "--acls", "--numeric-owner", "--null"]
     listing = tree.with_name("listing")
     listing.write_bytes(b"\0".join(sorted(paths | {os.fsencode(_DPKG)})))
-    reading = ["tar", "-C", debian, *options, "--no-recursion", "-T", listing, "-c"]
+    reading: list[Argument] = ["tar", "-C", debian, *options, "--no-recursion", "-T", listing, "-c"]
     with start_process(reading, stdout=PIPE) as reader:
         with start_process(["tar", "-C", tree, *options[:-1], "-xp"], stdin=reader.stdout) as writer:
             codes = [writer.wait()]

@@ -13,10 +13,10 @@ from typing import IO, Any
 
 from attrs import Factory, define
 
-from bladeroot.host.run import PIPE, Process, start_process, stop_process
 from benchmarks.contender import Contender
 from benchmarks.figures import Measurement
 from benchmarks.stage import TREE, Spot, Stage, read_traffic
+from bladeroot.host.run import PIPE, Process, start_process, stop_process
 
 _READY_TIMEOUT_S = 180.0
 _END_TIMEOUT_S = 20.0

@@ -3,33 +3,38 @@
 from __future__ import annotations
 
 import datetime
-import fcntl
 import os
 import platform
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
 from rich.console import Console
 
+from benchmarks.contender import Contender
+from benchmarks.figures import Measurement, Summary, max_time, summarise
+from benchmarks.http import Nginx
+from benchmarks.multicast import Udpcast
+from benchmarks.payload import Payload, make_payload
+from benchmarks.race import measure
+from benchmarks.rsync import Rsync
+from benchmarks.stage import Stage, open_stage
+from benchmarks.swarm import Bladeroot
+from benchmarks.torrent import Aria2
+from benchmarks.turns import in_turn
+from bladeroot.core.cluster import MIB
+from bladeroot.events import Event, StepStarted
 from bladeroot.host.files import allow_many_files, scratch_folder
 from bladeroot.host.mounts import enter_own_namespace, mounted
-from bladeroot.events import Event, StepStarted
 from bladeroot.host.run import require_root, require_tools
 from bladeroot.lab.demo import PACKAGES
 from bladeroot.ops.snapshots.debian import ensure_cached_debian
-from benchmarks.contender import Contender
-from benchmarks.figures import Measurement, max_time, summarise
-from benchmarks.payload import make_payload
-from benchmarks.race import measure
-from benchmarks.stage import open_stage
-from benchmarks.swarm import Bladeroot
 
-CONTENDERS: Sequence[type[Contender]] = (Bladeroot,)
-DEADLINE_FLOORS = 8
+CONTENDERS: Sequence[type[Contender]] = (Bladeroot, Udpcast, Aria2, Nginx, Rsync)
+MOST_BLADES = 500
+_WORK = Path("/var/tmp")  # noqa: S108 - in a private folder below it
 
 
 @attrs.frozen(kw_only=True)
@@ -42,11 +47,71 @@ class Options:
     size_bytes: int
     runs: int
     deadline_floors: float
+    """How long to wait, in times of one link for the image ..."""
+    copies_deadline_floors: float
+    """... and for tools that send each blade a copy: they take one such time a blade."""
     lock: Path | None
 
+    def deadline_s(self, contender: Contender, stage: Stage) -> float:
+        """When blades that are not done are stopped."""
+        floors = self.copies_deadline_floors if contender.sends_each else self.deadline_floors
+        return floors * stage.floor_s
 
-def run_room(options: Options, console: Console) -> dict[str, Any]:
-    """Measure; returns everything that a program may want to know of it."""
+
+@attrs.frozen(kw_only=True)
+class Measured:
+    """All that came out, and on what."""
+
+    machine: Mapping[str, Any]
+    tools: Mapping[str, Mapping[str, str]]
+    options: Options
+    payload: Payload
+    measurements: Sequence[Measurement]
+
+    @property
+    def summaries(self) -> list[Summary]:
+        """Of all runs."""
+        return summarise(self.measurements)
+
+    @property
+    def titles(self) -> dict[str, str]:
+        """What tools are called in table and plot."""
+        return {name: tool["title"] for name, tool in self.tools.items()}
+
+    @property
+    def title(self) -> str:
+        """Of the plot."""
+        size, rate = self.payload.size_bytes / MIB, self.options.rate_bits / 1e6
+        return f"{size:.0f} MiB in {self.payload.pieces} pieces to each blade, over links of {rate:g} Mb/s"
+
+    @property
+    def caption(self) -> str:
+        """Where and when."""
+        cores, runs = self.machine["cores"], self.options.runs
+        open_circles = any(not one.is_whole for one in self.summaries)
+        return (
+            f"{self.machine['date']}; {cores} cores ({self.machine['processor']}) for root and all blades; "
+            f"{runs} run{'s' if runs > 1 else ''}"
+            + ("; open circles: stopped, and extrapolated" if open_circles else "")
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """For programs."""
+        payload = attrs.asdict(
+            self.payload, filter=lambda attribute, _value: attribute.name not in ("tree", "depot", "cluster")
+        )
+        return {
+            "machine": self.machine,
+            "tools": self.tools,
+            "options": attrs.asdict(self.options),
+            "payload": payload,
+            "summary": [attrs.asdict(one) for one in self.summaries],
+            "measurements": [attrs.asdict(one) for one in self.measurements],
+        }
+
+
+def run_room(options: Options, console: Console) -> Measured:
+    """Every tool in every room, `runs` times. Raises BladerootError, SystemExit."""
     require_root("the bench (network namespaces, filesystems)")
     contenders = [make() for make in CONTENDERS if not options.only or make.name in options.only]
     require_tools(
@@ -54,36 +119,32 @@ def run_room(options: Options, console: Console) -> dict[str, Any]:
     )
     enter_own_namespace()
     allow_many_files()
-    machine = describe_machine(contenders)
+    machine = describe_machine()
     debian = ensure_cached_debian(include=PACKAGES, reporter=lambda event: _tell(event, console))
     measurements: list[Measurement] = []
     with (
-        scratch_folder("bladeroot-bench-", Path("/var/tmp")) as work,
+        scratch_folder("bladeroot-bench-", _WORK) as work,
         # Disks that are never the limit: what is compared is how an image comes over the links.
         mounted(Path("tmpfs"), work / "disks", filesystem="tmpfs", options=["size=95%"]) as disks,
     ):
         payload = make_payload(debian, work, options.size_bytes, max(options.blades))
-        for one in contenders:
-            one.prepare(payload, work)
         for run in range(1, options.runs + 1):
             for count in options.blades:
                 for contender in contenders:
-                    with _locked(options.lock), open_stage(payload, count, options.rate_bits, disks) as stage:
-                        one_s = measure(contender, stage, options.deadline_floors * stage.floor_s)
-                    measurements.append(one_s)
-                    console.print(f"run {run}: {describe(one_s)}", highlight=False)
-    return {
-        "machine": machine,
-        "options": {**attrs.asdict(options), "lock": None},
-        "payload": {
-            "size_bytes": payload.size_bytes,
-            "raw_bytes": payload.raw_bytes,
-            "pieces": payload.pieces,
-            "names": payload.files,
+                    with in_turn(options.lock), open_stage(payload, count, options.rate_bits, disks) as stage:
+                        measured = measure(contender, stage, options.deadline_s(contender, stage))
+                    measurements.append(measured)
+                    console.print(f"run {run}: {describe(measured)}", highlight=False)
+    return Measured(
+        machine=machine,
+        tools={
+            one.name: {"title": one.title, "version": one.versions(), "settings": one.settings}
+            for one in contenders
         },
-        "summary": [attrs.asdict(one) for one in summarise(measurements)],
-        "measurements": [attrs.asdict(one) for one in measurements],
-    }
+        options=options,
+        payload=payload,
+        measurements=measurements,
+    )
 
 
 def _tell(event: Event, console: Console) -> None:
@@ -100,32 +161,20 @@ def describe(one: Measurement) -> str:
             f"last has it {last_s:6.1f} s ({last_s / one.floor_s:.2f} floors), bootable {bootable_s:6.1f} s"
         )
     else:
-        text += f"stopped after {one.wall_s:.0f} s, {one.arrived:.0%} had come"
+        text += f"stopped after {one.wall_s:.0f} s, {one.arrived(one.image_bytes):.0%} had come"
     redundant = "" if one.told_redundant is None else f"; {one.told_redundant:.1%} came twice"
     busy = one.machine_busy_s / one.wall_s
     return f"{text}; {one.copies:.2f} copies left the root{redundant}; {busy:.2f} of {one.cores} cores busy"
 
 
-def describe_machine(contenders: Sequence[Contender]) -> dict[str, Any]:
+def describe_machine() -> dict[str, Any]:
     """Where and when, and with what."""
     model = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     return {
-        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "processor": model[1] if model else platform.machine(),
         "cores": os.cpu_count(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "kernel": platform.release(),
         "load": os.getloadavg(),
-        "versions": {one.name: one.versions() for one in contenders},
     }
-
-
-@contextmanager
-def _locked(path: Path | None) -> Iterator[None]:
-    """Let those who measure on this machine take turns."""
-    if path is None:
-        yield
-        return
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from attrs import frozen
 
+from benchmarks.payload import Payload, blade_name
 from bladeroot.core.cluster import MIB
 from bladeroot.host.blockdev import open_disk
 from bladeroot.host.files import scratch_folder
 from bladeroot.host.mounts import mounted
 from bladeroot.host.run import run
 from bladeroot.lab.network import INTERFACE, LabHost, start_network
-from benchmarks.payload import Payload, blade_name
 
 TREE = "tree"
 """Where on its disk a blade extracts."""

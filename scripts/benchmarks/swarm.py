@@ -5,14 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import bladeroot
+from benchmarks.contender import Command, wait_until
+from benchmarks.stage import Spot, Stage
 from bladeroot.events import RootStarted
 from bladeroot.host.run import DEVNULL, Process, start_process
-from benchmarks.contender import Command, wait_until
-from benchmarks.payload import Payload
-from benchmarks.stage import Spot, Stage
 
 
 class Bladeroot:
@@ -20,15 +18,14 @@ class Bladeroot:
 
     name = "bladeroot"
     title = "bladeroot"
+    settings = "as it comes"
+    sends_each = False
     needs: Sequence[str] = ()
-
-    def prepare(self, payload: Payload, work: Path) -> None:
-        """Nothing: the payload is a depot already."""
 
     @contextmanager
     def start_root(self, stage: Stage) -> Iterator[Process]:
         """The command itself."""
-        words = ["--json", "--cluster", stage.payload.cluster, "--depot", stage.payload.depot]
+        words: Command = ["--json", "--cluster", stage.payload.cluster, "--depot", stage.payload.depot]
         argv = [sys.executable, "-m", "bladeroot", *words, "promote", "--blade", "root"]
         log = stage.folder / "root.jsonl"
         with (
