@@ -21,7 +21,8 @@ from benchmarks import local, room
 from benchmarks.plot import render_plot
 from benchmarks.table import make_table
 from bladeroot.core.cluster import MIB
-from bladeroot.errors import BladerootError
+from bladeroot.core.sizes import parse_bit_rate
+from bladeroot.errors import BladerootError, ConfigError
 from bladeroot.host import interrupts
 
 # So slow that two cores do all the work of 33 machines, and the links stay the limit.
@@ -42,9 +43,10 @@ def parse_numbers(text: str) -> list[int]:
 
 def parse_rate(text: str) -> int:
     """Bits per second: `16M`, `1G`."""
-    factors = {"k": 10**3, "M": 10**6, "G": 10**9}
-    factor = factors.get(text[-1:], 1)
-    return int(float(text.rstrip("kMG")) * factor)
+    try:
+        return parse_bit_rate(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def parse_names(text: str) -> list[str]:

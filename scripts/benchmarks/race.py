@@ -25,7 +25,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @define
-class _Runner:
+class Runner:
     """A blade's program, and what it has said."""
 
     spot: Spot
@@ -55,11 +55,15 @@ class _Runner:
         self.has_ended = not chunk
         *lines, self.pending = (self.pending + chunk).split(b"\n")
         for line in lines:
-            word, _, rest = line.decode().partition(" ")
-            if word == "told":
-                self.told = json.loads(rest)
-            else:
-                self.said.setdefault(word, float(rest or 0))
+            self.take(line.decode())
+
+    def take(self, line: str) -> None:
+        """One line of what it says: see `contender`."""
+        word, _, rest = line.partition(" ")
+        if word == "told":
+            self.told = json.loads(rest)
+        else:
+            self.said.setdefault(word, float(rest or 0))
 
     def describe_end(self) -> str:
         """For people: why it said no more."""
@@ -130,23 +134,23 @@ def measure(contender: Contender, stage: Stage, deadline_s: float) -> Measuremen
     )
 
 
-def _start_blade(contender: Contender, stage: Stage, spot: Spot, stack: ExitStack) -> _Runner:
+def _start_blade(contender: Contender, stage: Stage, spot: Spot, stack: ExitStack) -> Runner:
     command = spot.host.command(contender.blade_command(stage, spot))
     log = stage.folder / f"{spot.name}.log"
     errors = stack.enter_context(log.open("wb"))
     starting = start_process(
         command, stdin=PIPE, stdout=PIPE, stderr=errors, new_group=True, ends_with_parent=True
     )
-    return _Runner(spot, stack.enter_context(starting), log)
+    return Runner(spot, stack.enter_context(starting), log)
 
 
-def _listen(runners: list[_Runner], selector: selectors.BaseSelector, word: str, until_s: float) -> None:
+def _listen(runners: list[Runner], selector: selectors.BaseSelector, word: str, until_s: float) -> None:
     """Until all have said the word, or time is up."""
     while not all(word in runner.said for runner in runners):
         if time.monotonic() > until_s:
             return
         for key, _events in selector.select(_SAMPLE_S):
-            runner: _Runner = key.data
+            runner: Runner = key.data
             runner.hear()
             if runner.has_ended:
                 selector.unregister(runner.output)
@@ -154,7 +158,7 @@ def _listen(runners: list[_Runner], selector: selectors.BaseSelector, word: str,
                     raise SystemExit(f"bench: {runner.describe_end()}")
 
 
-def _end(runners: list[_Runner], selector: selectors.BaseSelector) -> None:
+def _end(runners: list[Runner], selector: selectors.BaseSelector) -> None:
     """Let them say what they know, and end."""
     for runner in runners:
         runner.input.close()

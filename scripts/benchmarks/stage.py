@@ -20,6 +20,7 @@ from bladeroot.lab.network import INTERFACE, LabHost, start_network
 TREE = "tree"
 """Where on its disk a blade extracts."""
 _SUBNET = "10.77.0.0/22"
+_SHOW_LINK = ("-s", "-j", "link", "show", "dev", INTERFACE)
 _JOURNAL_MIB = 8
 _SPARE_MIB = 96
 
@@ -69,7 +70,11 @@ class Traffic:
 
 def read_traffic(host: LabHost) -> Traffic:
     """Of its link so far."""
-    told = run(["ip", "-netns", host.namespace, "-s", "-j", "link", "show", "dev", INTERFACE]).stdout
+    return parse_traffic(run(["ip", "-netns", host.namespace, *_SHOW_LINK]).stdout)
+
+
+def parse_traffic(told: str) -> Traffic:
+    """What `ip -s -j link show` says of one link."""
     stats = json.loads(told)[0]["stats64"]
     return Traffic(stats["tx"]["bytes"], stats["rx"]["bytes"])
 
