@@ -26,9 +26,9 @@ from bladeroot.errors import BladerootError, ConfigError
 from bladeroot.host import interrupts
 
 # So slow that two cores do all the work of 33 machines, and the links stay the limit.
-_RATE, _SIZE_MIB = "4M", 16.0
+_RATE, _SIZE_MIB = "2M", 8.0
 _SIZES, _QUICK_SIZES = [1, 8, 32], [1, 8]
-_FLOORS, _COPIES_FLOORS, _QUICK_COPIES_FLOORS = 8.0, 3.0, 1.5
+_FLOORS, _COPIES_FLOORS, _QUICK_COPIES_FLOORS = 8.0, 2.5, 1.5
 _INTERRUPTED_CODE = 130
 _PLAIN_WIDTH = 170
 
@@ -69,7 +69,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--blades", type=parse_numbers, metavar="N,N", help="sizes of rooms (default: 1,8,32)")
     add("--only", type=parse_names, metavar="NAME,NAME", help=f"of {names}")
     add("--rate", type=parse_rate, default=_RATE, metavar="BITS", help=f"of every link (default: {_RATE})")
-    add("--size", type=float, default=_SIZE_MIB, metavar="MIB", help="of the image (default: 16)")
+    add("--size", type=float, default=_SIZE_MIB, metavar="MIB", help=f"of the image (default: {_SIZE_MIB:g})")
     add("--level", type=int, default=6, help="zstd's, for `local` (default: 6)")
     add("--quick", action="store_true", help="small rooms, and less patience with those that take long")
     add("--json", type=Path, metavar="FILE", help="everything that was measured")
@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _INTERRUPTED_CODE
     if args.json:
         args.json.write_text(json.dumps(result, indent=1, default=str) + "\n")
-    return 0
+    return 1 if result.get("room", {}).get("failures") else 0
 
 
 def _measure(args: argparse.Namespace, console: Console) -> dict[str, Any]:
@@ -104,7 +104,7 @@ def _measure(args: argparse.Namespace, console: Console) -> dict[str, Any]:
         result["room"] = measured.facts()
         out.print(make_table(measured.summaries, measured.titles))
         out.print(measured.caption)
-        if args.plot:
+        if args.plot and measured.measurements:
             args.plot.write_text(
                 render_plot(
                     measured.summaries, measured.titles, title=measured.title, caption=measured.caption

@@ -14,6 +14,8 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from benchmarks.stage import TREE, Spot, Stage
+from bladeroot.errors import ClaimNotHeldError
+from bladeroot.host.interrupts import allowed
 from bladeroot.host.run import Argument, Process, run
 from bladeroot.lab.network import LabHost
 
@@ -69,12 +71,13 @@ def render_script(spot: Spot, body: str, *, end: str = _SHELL_END) -> Command:
 
 
 def wait_until(is_so: Callable[[], bool], what: str, process: Process | None = None) -> None:
-    """Raise SystemExit where it takes too long, or the process that should see to it has ended."""
+    """Raise ClaimNotHeldError where it takes too long, or the process that should see to it has ended."""
     until = time.monotonic() + _READY_TIMEOUT_S
     while not is_so():
         if time.monotonic() > until or (process is not None and process.poll() is not None):
-            raise SystemExit(f"bench: {what} did not come up")
-        time.sleep(_POLL_S)
+            raise ClaimNotHeldError(f"{what} did not come up")
+        with allowed():
+            time.sleep(_POLL_S)
 
 
 def listens(host: LabHost, port: int) -> bool:

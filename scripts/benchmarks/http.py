@@ -37,7 +37,7 @@ class Nginx:
     """A copy for each blade, but extracted while it comes."""
 
     name = "nginx"
-    title = "nginx + curl | zstd | tar"
+    title = "nginx, curl | tar"
     settings = "sendfile, tcp_nopush"
     sends_each = True
     needs: Sequence[str] = ("nginx", "curl")

@@ -22,7 +22,7 @@ class Udpcast:
     """All blades must start together, and wait for the slowest."""
 
     name = "udpcast"
-    title = "udpcast | zstd | tar"
+    title = "udpcast | tar"
     settings = f"--full-duplex, --max-bitrate {_SHARE:.0%} of the link"
     sends_each = False
     needs: Sequence[str] = ("udp-sender", "udp-receiver")

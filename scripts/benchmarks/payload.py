@@ -17,6 +17,7 @@ from attrs import frozen
 from bladeroot.core.cluster import MIB, Blade
 from bladeroot.core.framing import CutSizes
 from bladeroot.core.manifest import ArtefactKind, Manifest, make_blade_entries, sign_manifest
+from bladeroot.errors import ToolError
 from bladeroot.host.archive import pack_members, read_package_order, scan_tree
 from bladeroot.host.depot import Depot
 from bladeroot.host.run import PIPE, Argument, start_process
@@ -145,7 +146,7 @@ def copy_packages(debian: Path, tree: Path, packages: Iterable[str]) -> None:
             codes = [writer.wait()]
         codes.append(reader.wait())
     if any(codes):
-        raise SystemExit("bench: the payload could not be copied")
+        raise ToolError("the payload could not be copied")
 
 
 def _list_paths(debian: Path, package: str) -> Iterator[bytes]:

@@ -16,6 +16,8 @@ from attrs import Factory, define
 from benchmarks.contender import Contender
 from benchmarks.figures import Measurement
 from benchmarks.stage import TREE, Spot, Stage, read_traffic
+from bladeroot.errors import ClaimNotHeldError
+from bladeroot.host.interrupts import allowed
 from bladeroot.host.run import PIPE, Process, start_process, stop_process
 
 _READY_TIMEOUT_S = 180.0
@@ -72,7 +74,7 @@ class Runner:
 
 
 def measure(contender: Contender, stage: Stage, deadline_s: float) -> Measurement:
-    """Raises SystemExit if a blade's program fails, or extracted something else than the tree."""
+    """Raises ClaimNotHeldError if a program fails, or extracted something else than the tree."""
     load_before = os.getloadavg()[0]
     with ExitStack() as stack, selectors.DefaultSelector() as selector:
         root = stack.enter_context(contender.start_root(stage))
@@ -81,7 +83,7 @@ def measure(contender: Contender, stage: Stage, deadline_s: float) -> Measuremen
             selector.register(runner.output, selectors.EVENT_READ, runner)
         _listen(runners, selector, "ready", time.monotonic() + _READY_TIMEOUT_S)
         if not all("ready" in runner.said for runner in runners):
-            raise SystemExit(f"bench: {contender.name}: not all blades got ready")
+            raise ClaimNotHeldError(f"{contender.name}: not all blades got ready")
         for runner in runners:
             runner.cpu_before_s = read_cpu_s(runner.process.pid)
         root_cpu_before_s = read_cpu_s(root.pid)
@@ -149,13 +151,15 @@ def _listen(runners: list[Runner], selector: selectors.BaseSelector, word: str, 
     while not all(word in runner.said for runner in runners):
         if time.monotonic() > until_s:
             return
-        for key, _events in selector.select(_SAMPLE_S):
+        with allowed():
+            ready = selector.select(_SAMPLE_S)
+        for key, _events in ready:
             runner: Runner = key.data
             runner.hear()
             if runner.has_ended:
                 selector.unregister(runner.output)
                 if word not in runner.said:
-                    raise SystemExit(f"bench: {runner.describe_end()}")
+                    raise ClaimNotHeldError(runner.describe_end())
 
 
 def _end(runners: list[Runner], selector: selectors.BaseSelector) -> None:
@@ -165,7 +169,9 @@ def _end(runners: list[Runner], selector: selectors.BaseSelector) -> None:
         runner.process.stdin = None
     until_s = time.monotonic() + _END_TIMEOUT_S
     while not all(runner.has_ended for runner in runners) and time.monotonic() < until_s:
-        for key, _events in selector.select(_SAMPLE_S):
+        with allowed():
+            ready = selector.select(_SAMPLE_S)
+        for key, _events in ready:
             runner = key.data
             runner.hear()
             if runner.has_ended:
@@ -199,10 +205,10 @@ def read_busy_s() -> float:
 
 
 def check_tree(spot: Spot, stage: Stage) -> None:
-    """Raise SystemExit unless as many names and bytes are there as in the payload."""
+    """Raise ClaimNotHeldError unless as many names and bytes are there as in the payload."""
     found, expected = count_tree(spot.disk / TREE), count_tree(stage.payload.tree)
     if found != expected:
-        raise SystemExit(f"bench: {spot.name} has {found} names and bytes, and the payload {expected}")
+        raise ClaimNotHeldError(f"{spot.name} has {found} names and bytes, and the payload {expected}")
 
 
 def count_tree(tree: Path) -> tuple[int, int]:

@@ -7,6 +7,7 @@ import os
 import platform
 import re
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,10 @@ from benchmarks.swarm import Bladeroot
 from benchmarks.torrent import Aria2
 from benchmarks.turns import in_turn
 from bladeroot.core.cluster import MIB
+from bladeroot.errors import ClaimNotHeldError
 from bladeroot.events import Event, StepStarted
 from bladeroot.host.files import allow_many_files, scratch_folder
+from bladeroot.host.interrupts import deferred
 from bladeroot.host.mounts import enter_own_namespace, mounted
 from bladeroot.host.run import require_root, require_tools
 from bladeroot.lab.demo import PACKAGES
@@ -67,6 +70,7 @@ class Measured:
     options: Options
     payload: Payload
     measurements: Sequence[Measurement]
+    failures: Sequence[str]
 
     @property
     def summaries(self) -> list[Summary]:
@@ -106,12 +110,13 @@ class Measured:
             "options": attrs.asdict(self.options),
             "payload": payload,
             "summary": [attrs.asdict(one) for one in self.summaries],
+            "failures": self.failures,
             "measurements": [attrs.asdict(one) for one in self.measurements],
         }
 
 
 def run_room(options: Options, console: Console) -> Measured:
-    """Every tool in every room, `runs` times. Raises BladerootError, SystemExit."""
+    """Every tool in every room, `runs` times. What fails is passed over, and told. Raises BladerootError."""
     require_root("the bench (network namespaces, filesystems)")
     contenders = [make() for make in CONTENDERS if not options.only or make.name in options.only]
     require_tools(
@@ -122,19 +127,22 @@ def run_room(options: Options, console: Console) -> Measured:
     machine = describe_machine()
     debian = ensure_cached_debian(include=PACKAGES, reporter=lambda event: _tell(event, console))
     measurements: list[Measurement] = []
+    failures: list[str] = []
     with (
         scratch_folder("bladeroot-bench-", _WORK) as work,
         # Disks that are never the limit: what is compared is how an image comes over the links.
         mounted(Path("tmpfs"), work / "disks", filesystem="tmpfs", options=["size=95%"]) as disks,
     ):
         payload = make_payload(debian, work, options.size_bytes, max(options.blades))
-        for run in range(1, options.runs + 1):
-            for count in options.blades:
-                for contender in contenders:
-                    with in_turn(options.lock), open_stage(payload, count, options.rate_bits, disks) as stage:
-                        measured = measure(contender, stage, options.deadline_s(contender, stage))
-                    measurements.append(measured)
-                    console.print(f"run {run}: {describe(measured)}", highlight=False)
+        for run, count, contender in product(range(1, options.runs + 1), options.blades, contenders):
+            try:
+                measured = _measure_once(contender, payload, count, options, disks)
+            except ClaimNotHeldError as error:
+                failures.append(f"{contender.name}, {count} blades: {error}")
+                console.print(f"run {run}: {failures[-1]}", markup=False)
+                continue
+            measurements.append(measured)
+            console.print(f"run {run}: {describe(measured)}")
     return Measured(
         machine=machine,
         tools={
@@ -144,7 +152,19 @@ def run_room(options: Options, console: Console) -> Measured:
         options=options,
         payload=payload,
         measurements=measurements,
+        failures=failures,
     )
+
+
+def _measure_once(
+    contender: Contender, payload: Payload, count: int, options: Options, disks: Path
+) -> Measurement:
+    with (
+        deferred(),
+        in_turn(options.lock),
+        open_stage(payload, count, options.rate_bits, disks) as stage,
+    ):
+        return measure(contender, stage, options.deadline_s(contender, stage))
 
 
 def _tell(event: Event, console: Console) -> None:

@@ -13,6 +13,7 @@ from benchmarks.payload import Payload, blade_name
 from bladeroot.core.cluster import MIB
 from bladeroot.host.blockdev import open_disk
 from bladeroot.host.files import scratch_folder
+from bladeroot.host.interrupts import check
 from bladeroot.host.mounts import mounted
 from bladeroot.host.run import run
 from bladeroot.lab.network import INTERFACE, LabHost, start_network
@@ -88,6 +89,7 @@ def open_stage(payload: Payload, count: int, rate_bits: int, work: Path) -> Iter
         root = network.add_host("root", rate_bits=rate_bits)
         spots = []
         for name in map(blade_name, range(count)):
+            check()
             disk = stack.enter_context(_open_disk(folder, name, payload))
             spots.append(Spot(name, network.add_host(name, rate_bits=rate_bits), disk))
         yield Stage(payload=payload, root=root, blades=spots, rate_bits=rate_bits, folder=folder)

@@ -36,7 +36,7 @@ class Aria2:
     """Blades give to each other, and extract when they have it all."""
 
     name = "aria2"
-    title = "aria2 (BitTorrent), then tar"
+    title = "aria2, then tar"
     settings = "tracker and LPD, no limit of peers, tracker asked every 5 s"
     sends_each = False
     needs: Sequence[str] = ("aria2c", "opentracker", "curl")

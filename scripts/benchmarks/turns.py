@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from bladeroot.host.interrupts import allowed
+
 
 @contextmanager
 def in_turn(lock: Path | None) -> Iterator[None]:
@@ -15,5 +17,6 @@ def in_turn(lock: Path | None) -> Iterator[None]:
         yield
         return
     with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        with allowed():
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
