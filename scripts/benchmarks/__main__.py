@@ -26,7 +26,7 @@ from bladeroot.errors import BladerootError, ConfigError
 from bladeroot.host import interrupts
 
 # So slow that two cores do all the work of 33 machines, and the links stay the limit.
-_RATE, _SIZE_MIB = "2M", 8.0
+_RATE, _SIZE_MIB = "4M", 16.0
 _SIZES, _QUICK_SIZES = [1, 8, 32], [1, 8]
 _FLOORS, _COPIES_FLOORS, _QUICK_COPIES_FLOORS = 8.0, 2.5, 1.5
 _INTERRUPTED_CODE = 130
