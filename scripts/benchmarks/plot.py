@@ -154,7 +154,9 @@ def _render_floor(axes: _Axes, floor_s: float) -> list[str]:
     y = axes.y(floor_s)
     return [
         f'<path class="floor" d="M{_LEFT} {y:.1f}H{WIDTH - _RIGHT}"/>',
-        _text(_LEFT + 6, y + 15, f"one link's time for the image: {floor_s:.0f} s", "small"),
+        _text(
+            WIDTH - _RIGHT, y + 15, f"one link's time for the image: {floor_s:.0f} s", "small", anchor="end"
+        ),
     ]
 
 
