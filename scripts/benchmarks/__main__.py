@@ -24,6 +24,7 @@ from bladeroot.core.cluster import MIB
 from bladeroot.core.sizes import parse_bit_rate
 from bladeroot.errors import BladerootError, ConfigError
 from bladeroot.host import interrupts
+from bladeroot.host.files import write_atomically
 
 # So slow that two cores do all the work of 33 machines, and the links stay the limit.
 _RATE, _SIZE_MIB = "4M", 16.0
@@ -91,17 +92,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             console.print("bench: stopped; nothing is left behind")
             return _INTERRUPTED_CODE
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=1, default=str) + "\n")
     return 1 if result.get("room", {}).get("failures") else 0
 
 
 def _measure(args: argparse.Namespace, console: Console) -> dict[str, Any]:
     out = Console(highlight=False, width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
     result: dict[str, Any] = {}
+
+    def keep(part: str, facts: object) -> None:
+        result[part] = facts
+        if args.json:
+            write_atomically(args.json, json.dumps(result, indent=1, default=str) + "\n")
+
     if args.part != "local":
-        measured = room.run_room(_options(args), console)
-        result["room"] = measured.facts()
+        measured = room.run_room(_options(args), console, lambda so_far: keep("room", so_far.facts()))
         out.print(make_table(measured.summaries, measured.titles))
         out.print(measured.caption)
         if args.plot and measured.measurements:
@@ -112,7 +116,7 @@ def _measure(args: argparse.Namespace, console: Console) -> dict[str, Any]:
             )
     if args.part != "room":
         pairs = local.run_local(args.runs, args.level, args.lock)
-        result["local"] = [{**attrs.asdict(pair), "ratio": pair.ratio} for pair in pairs]
+        keep("local", [{**attrs.asdict(pair), "ratio": pair.ratio} for pair in pairs])
         local.print_pairs(pairs, out)
     return result
 

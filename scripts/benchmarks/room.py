@@ -6,7 +6,7 @@ import datetime
 import os
 import platform
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from bladeroot.ops.snapshots.debian import ensure_cached_debian
 
 CONTENDERS: Sequence[type[Contender]] = (Bladeroot, Udpcast, Aria2, Nginx, Rsync)
 MOST_BLADES = 500
+_TOOLS = ("ip", "tc", "ss", "mkfs.ext4", "tar", "zstd")
 _WORK = Path("/var/tmp")  # noqa: S108 - in a private folder below it
 
 
@@ -69,8 +70,8 @@ class Measured:
     tools: Mapping[str, Mapping[str, str]]
     options: Options
     payload: Payload
-    measurements: Sequence[Measurement]
-    failures: Sequence[str]
+    measurements: Sequence[Measurement] = ()
+    failures: Sequence[str] = ()
 
     @property
     def summaries(self) -> list[Summary]:
@@ -101,13 +102,11 @@ class Measured:
 
     def facts(self) -> dict[str, Any]:
         """For programs."""
-        payload = attrs.asdict(
-            self.payload, filter=lambda attribute, _value: attribute.name not in ("tree", "depot", "cluster")
-        )
+        payload = attrs.asdict(self.payload, filter=lambda _attribute, value: not isinstance(value, Path))
         return {
             "machine": self.machine,
             "tools": self.tools,
-            "options": attrs.asdict(self.options),
+            "options": attrs.asdict(self.options, filter=lambda attribute, _value: attribute.name != "lock"),
             "payload": payload,
             "summary": [attrs.asdict(one) for one in self.summaries],
             "failures": self.failures,
@@ -115,45 +114,36 @@ class Measured:
         }
 
 
-def run_room(options: Options, console: Console) -> Measured:
-    """Every tool in every room, `runs` times. What fails is passed over, and told. Raises BladerootError."""
+def run_room(options: Options, console: Console, keep: Callable[[Measured], None]) -> Measured:
+    """Every tool in every room, `runs` times. What fails is passed over, and told; `keep` is called whenever
+    there is more. Raises BladerootError.
+    """
     require_root("the bench (network namespaces, filesystems)")
-    contenders = [make() for make in CONTENDERS if not options.only or make.name in options.only]
-    require_tools(
-        ["ip", "tc", "ss", "mkfs.ext4", "tar", "zstd", *(n for one in contenders for n in one.needs)]
-    )
+    contenders = [make() for make in CONTENDERS if make.name in options.only]
+    require_tools([*_TOOLS, *(name for one in contenders for name in one.needs)])
     enter_own_namespace()
     allow_many_files()
     machine = describe_machine()
     debian = ensure_cached_debian(include=PACKAGES, reporter=lambda event: _tell(event, console))
-    measurements: list[Measurement] = []
-    failures: list[str] = []
     with (
         scratch_folder("bladeroot-bench-", _WORK) as work,
         # Disks that are never the limit: what is compared is how an image comes over the links.
         mounted(Path("tmpfs"), work / "disks", filesystem="tmpfs", options=["size=95%"]) as disks,
     ):
         payload = make_payload(debian, work, options.size_bytes, max(options.blades))
+        result = Measured(machine=machine, tools=describe_tools(contenders), options=options, payload=payload)
         for run, count, contender in product(range(1, options.runs + 1), options.blades, contenders):
             try:
-                measured = _measure_once(contender, payload, count, options, disks)
+                one = _measure_once(contender, payload, count, options, disks)
             except ClaimNotHeldError as error:
-                failures.append(f"{contender.name}, {count} blades: {error}")
-                console.print(f"run {run}: {failures[-1]}", markup=False)
-                continue
-            measurements.append(measured)
-            console.print(f"run {run}: {describe(measured)}")
-    return Measured(
-        machine=machine,
-        tools={
-            one.name: {"title": one.title, "version": one.versions(), "settings": one.settings}
-            for one in contenders
-        },
-        options=options,
-        payload=payload,
-        measurements=measurements,
-        failures=failures,
-    )
+                text = f"{contender.name}, {count} blades: {error}"
+                result = attrs.evolve(result, failures=[*result.failures, text])
+            else:
+                text = describe(one)
+                result = attrs.evolve(result, measurements=[*result.measurements, one])
+            console.print(f"run {run}: {text}", markup=False)
+            keep(result)
+    return result
 
 
 def _measure_once(
@@ -185,6 +175,14 @@ def describe(one: Measurement) -> str:
     redundant = "" if one.told_redundant is None else f"; {one.told_redundant:.1%} came twice"
     busy = one.machine_busy_s / one.wall_s
     return f"{text}; {one.copies:.2f} copies left the root{redundant}; {busy:.2f} of {one.cores} cores busy"
+
+
+def describe_tools(contenders: Sequence[Contender]) -> dict[str, dict[str, str]]:
+    """Which they are, and how they are set."""
+    return {
+        one.name: {"title": one.title, "version": one.versions(), "settings": one.settings}
+        for one in contenders
+    }
 
 
 def describe_machine() -> dict[str, Any]:
