@@ -51,7 +51,7 @@ class Contender(Protocol):
     """The programs that it is made of."""
 
     def start_root(self, stage: Stage) -> AbstractContextManager[Process]:
-        """Have the root give from now on; yields when it does."""
+        """Have the root give from now on, in a process group of its own; yields when it does."""
 
     def blade_command(self, stage: Stage, spot: Spot) -> Command:
         """A blade's program. It runs in the blade's namespace."""

@@ -6,8 +6,9 @@ import json
 import os
 import resource
 import selectors
+import signal
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -101,9 +102,7 @@ def measure(contender: Contender, stage: Stage, deadline_s: float) -> Measuremen
         is_whole = all("bootable" in runner.said for runner in runners)
         if is_whole:
             _end(runners, selector)
-        blades_cpu_s = sum(
-            _reap(runner.process, whole_group=True) - runner.cpu_before_s for runner in runners
-        )
+        blades_cpu_s = sum(_reap(runner.process) - runner.cpu_before_s for runner in runners)
         root_cpu_s = _reap(root) - root_cpu_before_s
     if is_whole:
         for runner in runners:
@@ -178,15 +177,18 @@ def _end(runners: list[Runner], selector: selectors.BaseSelector) -> None:
                 selector.unregister(runner.output)
 
 
-def _reap(process: Process, *, whole_group: bool = False) -> float:
-    """End it; returns the CPU seconds that it and its children took."""
+def _reap(process: Process) -> float:
+    """End it and its group; returns the CPU seconds that it and its children took."""
 
     def read_children_s() -> float:
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         return used.ru_utime + used.ru_stime
 
     before_s = read_children_s()
-    stop_process(process, whole_group=whole_group)
+    stop_process(process, whole_group=True)
+    with suppress(ProcessLookupError):
+        # An rsync daemon's children outlive SIGTERM, and would keep the disks mounted.
+        os.killpg(process.pid, signal.SIGKILL)
     return read_children_s() - before_s
 
 

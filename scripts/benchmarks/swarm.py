@@ -31,7 +31,7 @@ class Bladeroot:
         with (
             log.open("wb") as file,
             start_process(
-                stage.root.command(argv), stdout=DEVNULL, stderr=file, ends_with_parent=True
+                stage.root.command(argv), stdout=DEVNULL, stderr=file, new_group=True, ends_with_parent=True
             ) as process,
         ):
             wait_until(lambda: f'"{RootStarted.__name__}"' in log.read_text(), "the root", process)
