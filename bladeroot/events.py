@@ -47,6 +47,8 @@ class Progress(Event):
     done: int
     total: int
     unit: str = "bytes"
+    extracted: int | None = None
+    """Where what is done is fetching: how much of it is in its place as well."""
 
 
 @frozen(kw_only=True)

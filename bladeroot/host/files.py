@@ -9,6 +9,7 @@ import os
 import resource
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 from bladeroot.errors import BladerootError, NoRoomError
 from bladeroot.host import interrupts
 
+_WRITE_BACK_PAUSE_S = 0.3
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -91,6 +93,33 @@ def allow_many_files() -> None:
     """Let this process open as many files and connections as its hard limit allows (getrlimit(2))."""
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+@contextmanager
+def writing_back(*paths: Path) -> Iterator[None]:
+    """Keep what is written to these filesystems going to their disks for the length of the block: a sync at
+    its end has little left to do. Raises the OSError that a disk has answered with.
+    """
+    over = threading.Event()
+    failures: list[OSError] = []
+
+    def write_back() -> None:
+        while not failures and not over.wait(_WRITE_BACK_PAUSE_S):
+            for path in paths:
+                try:
+                    sync_filesystem(path)
+                except OSError as error:  # told once: the next sync would know nothing of it
+                    failures.append(error)
+
+    thread = threading.Thread(target=write_back, name="write-back", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+    if failures:
+        raise failures[0]
 
 
 def sync_filesystem(path: Path) -> None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from bladeroot.host.files import write_atomically
 from bladeroot.host.mounts import mounted_chroot
-from bladeroot.host.run import run
+from bladeroot.host.run import DEVNULL, is_installed, run, start_process
 
 _HOST_KEYS = "ssh_host_*_key*"
 _KEYGEN_TIMEOUT_S = 300.0
@@ -36,20 +37,47 @@ def write_machine_id(slot: Path, identity: Path) -> str:
     return machine_id.strip()
 
 
-def write_host_keys(slot: Path, identity: Path) -> bool:
+def has_host_keys(identity: Path) -> bool:
+    """Whether the blade has SSH host keys."""
+    return any(identity.glob(_HOST_KEYS))
+
+
+@contextmanager
+def making_host_keys(folder: Path) -> Iterator[Callable[[], list[Path]]]:
+    """Have this machine's ssh-keygen make host keys in `folder` meanwhile, which takes it a second or more.
+
+    What is yielded waits for them; it gives none where there is no ssh-keygen.
+    """
+    ssh = folder / "etc/ssh"
+    ssh.mkdir(parents=True)
+    if not is_installed("ssh-keygen"):
+        yield list
+        return
+    with start_process(["ssh-keygen", "-A", "-f", folder], stdout=DEVNULL, stderr=DEVNULL) as process:
+
+        def wait() -> list[Path]:
+            return sorted(ssh.glob(_HOST_KEYS)) if process.wait() == 0 else []
+
+        yield wait
+
+
+def write_host_keys(slot: Path, identity: Path, made: Callable[[], list[Path]] = list) -> bool:
     """Give the tree the blade's SSH host keys, new ones if the blade has none; False without an sshd.
 
-    The tree's own ssh-keygen makes them, so they are of the kinds that its sshd wants.
+    New ones are those that were `made` meanwhile; else the tree's own ssh-keygen makes them.
     """
     ssh = slot / "etc/ssh"
     if not (slot / "usr/bin/ssh-keygen").exists() or not ssh.is_dir():
         return False
     for stale in ssh.glob(_HOST_KEYS):
         stale.unlink()
-    if not any(identity.glob(_HOST_KEYS)):
-        with mounted_chroot(slot):  # it wants /dev/null, which a captured tree does not have
-            run(["chroot", slot, "/usr/bin/ssh-keygen", "-A"], timeout_s=_KEYGEN_TIMEOUT_S)
-        for key in sorted(ssh.glob(_HOST_KEYS)):
+    if not has_host_keys(identity):
+        keys = made()
+        if not keys:
+            with mounted_chroot(slot):  # it wants /dev/null, which a captured tree does not have
+                run(["chroot", slot, "/usr/bin/ssh-keygen", "-A"], timeout_s=_KEYGEN_TIMEOUT_S)
+            keys = sorted(ssh.glob(_HOST_KEYS))
+        for key in keys:
             _copy_key(key, identity)
     for key in sorted(identity.glob(_HOST_KEYS)):
         _copy_key(key, ssh)

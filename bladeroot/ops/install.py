@@ -38,13 +38,25 @@ from bladeroot.host.esp import (
     write_boot_facts,
 )
 from bladeroot.host.espagent import write_agent
-from bladeroot.host.files import explain_full_disk, scratch_folder, sync_filesystem, write_atomically
+from bladeroot.host.files import (
+    explain_full_disk,
+    scratch_folder,
+    sync_filesystem,
+    write_atomically,
+    writing_back,
+)
 from bladeroot.host.kernellog import KernelLog, follow_kernel_log
 from bladeroot.host.kernels import find_kernels
 from bladeroot.host.mounts import mounted
 from bladeroot.ops.brokendisk import explain_broken_disk
 from bladeroot.ops.fetching import Fetcher
-from bladeroot.ops.identity import write_host_keys, write_installed, write_machine_id
+from bladeroot.ops.identity import (
+    has_host_keys,
+    making_host_keys,
+    write_host_keys,
+    write_installed,
+    write_machine_id,
+)
 from bladeroot.ops.installhooks import run_post_install
 from bladeroot.ops.installplan import InstallPlan, choose_install_disk, plan_install
 from bladeroot.ops.owndaemon import runs_daemon
@@ -121,6 +133,7 @@ class Installation:
         self.reporter = reporter
         self._uuids: dict[Use, str] = {}
         self._installed_bytes = 0
+        self._host_keys: Callable[[], list[Path]] = list
         self._stack = ExitStack()
         self._slot_mount = ExitStack()
 
@@ -206,8 +219,15 @@ class Installation:
         self._install_boot_code()
 
     def fetch_runtime(self) -> None:
-        """Fetch the runtime, and extract each frame as it comes."""
-        with self._explain_full_slot():
+        """Fetch the runtime, and extract each frame as it comes.
+
+        All that can be done before its last byte comes is done before, or meanwhile.
+        """
+        for kind in (ArtefactKind.OVERLAYS, ArtefactKind.BOOT):
+            self._get.fetch(kind)
+        if not has_host_keys(self.depot.identity):
+            self._host_keys = self._stack.enter_context(making_host_keys(self._work / "keys"))
+        with self._explain_full_slot(), writing_back(self.slot, self.depot.path):
             self._get.fetch_and_extract(ArtefactKind.RUNTIME, self.slot)
         self._count_installed(ArtefactKind.RUNTIME)
 
@@ -232,7 +252,7 @@ class Installation:
             (self.slot / directory).mkdir(parents=True, exist_ok=True)
         write_atomically(self.slot / "etc/fstab", fstab)
         write_machine_id(self.slot, self.depot.identity)
-        if not write_host_keys(self.slot, self.depot.identity):
+        if not write_host_keys(self.slot, self.depot.identity, self._host_keys):
             self.reporter(Note(text="the snapshot has no sshd: no host keys were made"))
         self._record(complete=False)
 
@@ -274,7 +294,7 @@ class Installation:
     def fetch_extras(self) -> None:
         """The extras, and what of the overlay belongs over them."""
         self._mount_slot()
-        with self._explain_full_slot():
+        with self._explain_full_slot(), writing_back(self.slot, self.depot.path):
             self._get.fetch_extras(self.plan.entry.overlay, self.slot)
         self._count_installed(ArtefactKind.EXTRAS)
 

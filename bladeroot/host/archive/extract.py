@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import queue
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import zstandard
@@ -16,10 +15,11 @@ from bladeroot.core.tarformat import BLOCK_BYTES, Member, MemberKind, Segments
 from bladeroot.core.tarparse import Head, parse_heads
 from bladeroot.core.torrentfile import hash_file_root
 from bladeroot.errors import ArtefactError
-from bladeroot.events import Progress, Reporter, ignore
+from bladeroot.host.archive.framequeue import FrameJob, FrameQueue
 from bladeroot.host.archive.metadata import apply_metadata, explain_writing, write_segments
 from bladeroot.host.archive.tree import Tree, TreeWriter
 
+_BOUND_BYTES = 160 << 20
 _FETCH_HINT = "fetch it again, or check the depot with `bladeroot generations verify`"
 
 
@@ -46,12 +46,13 @@ class _SplitFile:
 
 
 class Extraction:
-    """An archive being extracted into `target`: `submit` every frame, in any order, then `finish`.
+    """An archive being extracted into `target`: hand in every frame, in any order, then `finish`.
 
-    Thread-safe; holds a few frames in memory, not more. What exists is replaced, not written through.
-    Directories get their metadata, and hard links are made, by `finish`. `are_verified` says that whoever
-    submits frames has compared them with their roots (a swarm has); else it is done here. Use it in a
-    `with` block: leaving it stops the workers.
+    Thread-safe; has frames of `_BOUND_BYTES` in memory, packed and unpacked, or a single one that is larger.
+    What exists is replaced, not written through. Directories get their metadata, and hard links are made,
+    by `finish`. `are_verified` says that whoever submits frames has compared them with their roots (a swarm
+    has); else it is done here. `on_extracted` is told the number of each frame that is in the tree, from any
+    thread. Use it in a `with` block: leaving it stops the workers.
     """
 
     def __init__(
@@ -61,27 +62,23 @@ class Extraction:
         *,
         threads: int | None = None,
         are_verified: bool = False,
-        reporter: Reporter = ignore,
-        step: str = "extract",
+        on_extracted: Callable[[int], None] = lambda _number: None,
     ) -> None:
         self._index = index
         self._tree = Tree(target, replace_in_the_way=True)
-        self._reporter = reporter
-        self._step = step
+        self._on_extracted = on_extracted
         self._are_verified = are_verified
-        self._total = index.raw_size_bytes
-        self._done = 0
         self._lock = threading.Lock()
-        self._submitted: set[int] = set()
+        self._taken: set[int] = set()
         self._directories: dict[bytes, Member] = {}
         self._links: list[Member] = []
         self._splits = _find_splits(index)
         self._failure: BaseException | None = None
-        self._stopped = False
-        count = threads or len(os.sched_getaffinity(0))
-        self._jobs: queue.Queue[tuple[int, bytes] | None] = queue.Queue(maxsize=count + 1)
+        self._is_over = False
+        self._queue = FrameQueue(_BOUND_BYTES)
         with TreeWriter(self._tree):
             pass  # The target is there and is a directory, or this raises.
+        count = threads or len(os.sched_getaffinity(0))
         self._workers = [threading.Thread(target=self._work, daemon=True) for _ in range(count)]
         for worker in self._workers:
             worker.start()
@@ -102,26 +99,32 @@ class Extraction:
         Raises what an earlier frame has failed with: ArtefactError if it is not the one of the index,
         DiskTooSmallError, PrivilegeError, DiskError.
         """
-        if not 0 <= number < len(self._index.frames):
-            raise ArtefactError(f"the archive has no frame {number}")
-        with self._lock:
-            if self._failure is not None:
-                raise self._failure
-            if self._stopped:
-                raise ValueError("the extraction is over")
-            if number in self._submitted:
-                return
-            self._submitted.add(number)
-        self._jobs.put((number, frame))
+        self._check(number)
+        if self._claim(number):
+            self._queue.put(self._make_job(number, frame))
+
+    def submit_file(self, number: int, path: Path) -> None:
+        """Take the file for the frame if it has its bytes: it is read and compared when its turn comes.
+
+        If not, or if the frame comes by `submit` before, the file is passed over. Raises as `submit` does.
+        """
+        self._check(number)
+        self._queue.put(self._make_job(number, path))
+
+    def wait(self) -> list[int]:
+        """Wait for all that was handed in; the frames that are still to come. Raises as `submit` does."""
+        self._queue.wait_until_idle()
+        if self._failure is not None:
+            raise self._failure
+        return [number for number in range(len(self._index.frames)) if number not in self._taken]
 
     def finish(self) -> ExtractResult:
         """Wait for all frames, then link, and give directories their metadata. Raises as `submit` does."""
         self._stop()
-        if self._failure is not None:
-            raise self._failure
-        missing = len(self._index.frames) - len(self._submitted)
+        missing = self.wait()
         if missing:
-            raise ArtefactError(f"{missing} of {len(self._index.frames)} frames are missing", _FETCH_HINT)
+            text = f"{len(missing)} of {len(self._index.frames)} frames are missing"
+            raise ArtefactError(text, _FETCH_HINT)
         for path, split in self._splits.items():
             if split.missing or split.member is None:
                 raise ArtefactError(f"the content of {os.fsdecode(path)} does not fit the frame index")
@@ -132,41 +135,77 @@ class Extraction:
             writer.finish_directories(list(self._directories.values()))
         return ExtractResult(self._index.members, self._index.content_bytes)
 
+    def _check(self, number: int) -> None:
+        if not 0 <= number < len(self._index.frames):
+            raise ArtefactError(f"the archive has no frame {number}")
+        if self._failure is not None:
+            raise self._failure
+        if self._is_over:
+            raise ValueError("the extraction is over")
+
+    def _claim(self, number: int) -> bool:
+        """Whether the frame is the caller's to extract: each is extracted once."""
+        with self._lock:
+            is_news = number not in self._taken
+            self._taken.add(number)
+        return is_news
+
+    def _make_job(self, number: int, data: bytes | Path) -> FrameJob:
+        frame = self._index.frames[number]
+        return FrameJob(number, data, frame.size_bytes + frame.raw_size_bytes)
+
     def _stop(self) -> None:
-        if not self._stopped:
-            self._stopped = True
-            for _ in self._workers:
-                self._jobs.put(None)
+        self._is_over = True
+        self._queue.close()
         for worker in self._workers:
             worker.join()
 
     def _fail(self, error: BaseException) -> None:
         with self._lock:
             self._failure = self._failure or error
+        self._queue.drop_waiting()
 
     def _work(self) -> None:
         try:
             decompressor, writer = zstandard.ZstdDecompressor(), TreeWriter(self._tree)
         except BaseException as error:
             self._fail(error)
-            while self._jobs.get() is not None:
-                pass  # whoever submits must not wait for a worker that is not there
+            while (job := self._queue.take()) is not None:
+                self._queue.done(job)  # whoever submits must not wait for a worker that is not there
             return
         with writer:
-            while (job := self._jobs.get()) is not None:
-                if self._failure is not None:
-                    continue
-                number, data = job
+            while (job := self._queue.take()) is not None:
                 try:
-                    self._extract(writer, decompressor, number, data)
+                    if self._failure is None:
+                        self._do(writer, decompressor, job.number, job.data)
                 except BaseException as error:
                     self._fail(error)
+                finally:
+                    self._queue.done(job)
+
+    def _do(
+        self, writer: TreeWriter, decompressor: zstandard.ZstdDecompressor, number: int, data: bytes | Path
+    ) -> None:
+        if isinstance(data, Path):
+            frame = None if number in self._taken else _read_frame(data, self._index.frames[number])
+            if frame is None or not self._claim(number):
+                return
+            self._extract(writer, decompressor, number, frame, are_verified=True)
+        else:
+            self._extract(writer, decompressor, number, data, are_verified=self._are_verified)
+        self._on_extracted(number)
 
     def _extract(
-        self, writer: TreeWriter, decompressor: zstandard.ZstdDecompressor, number: int, data: bytes
+        self,
+        writer: TreeWriter,
+        decompressor: zstandard.ZstdDecompressor,
+        number: int,
+        data: bytes,
+        *,
+        are_verified: bool,
     ) -> None:
         frame = self._index.frames[number]
-        raw = open_frame(decompressor, number, frame, data, are_verified=self._are_verified)
+        raw = open_frame(decompressor, number, frame, data, are_verified=are_verified)
         with memoryview(raw) as view:
             if frame.range_of is not None:
                 size = sum(length for _, length in frame.range_of.segments)
@@ -175,10 +214,6 @@ class Extraction:
                 self._write_part(writer, frame.range_of, view[:size])
             else:
                 self._place_members(writer, number, frame, view)
-        with self._lock:
-            self._done += len(raw)
-            done = self._done
-        self._reporter(Progress(step=self._step, done=done, total=self._total))
 
     def _place_members(self, writer: TreeWriter, number: int, frame: Frame, view: memoryview) -> None:
         count = 0
@@ -201,6 +236,7 @@ class Extraction:
         if member.kind is MemberKind.FILE:
             writer.place_file(member, view[head.data_start : head.data_start + head.data_size])
         elif member.kind is MemberKind.DIRECTORY:
+            writer.make_directory(member.path)
             with self._lock:
                 self._directories[member.path] = member
         elif member.kind is MemberKind.HARDLINK:
@@ -270,6 +306,17 @@ def open_frame(
     if len(raw) != frame.raw_size_bytes:
         raise _make_mismatch(number)
     return raw
+
+
+def _read_frame(path: Path, frame: Frame) -> bytes | None:
+    """The file's bytes, if they are the frame's."""
+    try:
+        if path.stat().st_size != frame.size_bytes:
+            return None
+        data = path.read_bytes()
+    except OSError:
+        return None
+    return data if len(data) == frame.size_bytes and hash_file_root(data) == frame.root else None
 
 
 def _make_mismatch(number: int) -> ArtefactError:

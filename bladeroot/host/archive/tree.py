@@ -123,6 +123,11 @@ class TreeWriter:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         return descriptor
 
+    def make_directory(self, path: bytes) -> None:
+        """Make sure that it is there."""
+        if path not in self._tree.created and path not in self._tree.times_before:
+            self.open_directory(path)
+
     def find_directory(self, path: bytes) -> int | None:
         """As `open_directory`, but None where there is no such directory."""
         return self._descend(path, make=False)
@@ -354,7 +359,7 @@ class TreeWriter:
         described = {member.path: member for member in members}
         for path in sorted(described):
             with explain_writing(self._tree.target, path):
-                self.open_directory(path)
+                self.make_directory(path)
         touched = {*described, *self._tree.created, *self._tree.times_before}
         # Deepest first: a parent may become unsearchable.
         for path in sorted(touched, reverse=True):

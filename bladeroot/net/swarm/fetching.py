@@ -20,13 +20,13 @@ OnPiece = Callable[[str, bytes], None]
 """Takes a file's name and its verified bytes. May block; may raise, which ends the fetch."""
 
 _READ_AHEAD_BYTES = 32 << 20
-"""Verified bytes that wait for `on_piece`, at most (but always room for two pieces)."""
+"""Verified bytes that wait for `on_piece`, at most; a piece that is larger comes alone."""
 _FLUSH_TIMEOUT_S = 120.0
 
 
 class Fetch:
     """One call of `Swarm.fetch`. Pieces pass through: offered (verified, in a file or about to be) ->
-    being read -> taken -> given to `on_piece`. Only so many are between "being read" and "given".
+    being read -> taken -> given to `on_piece`. Only so many bytes are between "being read" and "given".
     """
 
     def __init__(
@@ -47,13 +47,12 @@ class Fetch:
         self._read = read
         self._ask_to_flush = flush
         self._label = f"{torrent.name} {torrent.info_hash[:16]}"
-        self._most_reads = max(2, _READ_AHEAD_BYTES // torrent.piece_length)
         self._condition = threading.Condition()
         self._offered: set[int] = set()
         self._waiting: deque[int] = deque()
         self._reading: set[int] = set()
         self._taken: deque[tuple[int, bytes]] = deque()
-        self._in_flight = 0
+        self._in_flight_bytes = 0
         self._given = 0
         self._failure: BladerootError | None = None
         self.flushed = threading.Event()
@@ -107,15 +106,18 @@ class Fetch:
                 del taken, data
                 with self._condition:
                     self._given += 1
-                    self._in_flight -= 1
+                    self._in_flight_bytes -= self._torrent.files[number].size_bytes
                 self._read_more()
         self._flush()
 
     def _read_more(self) -> None:
         with self._condition:
             numbers = []
-            while self._waiting and self._in_flight < self._most_reads:
-                self._in_flight += 1
+            while self._waiting:
+                size_bytes = self._torrent.files[self._waiting[0]].size_bytes
+                if self._in_flight_bytes and self._in_flight_bytes + size_bytes > _READ_AHEAD_BYTES:
+                    break
+                self._in_flight_bytes += size_bytes
                 numbers.append(self._waiting.popleft())
             self._reading.update(numbers)
         for number in numbers:
