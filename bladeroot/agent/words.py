@@ -75,7 +75,10 @@ class Narrator:
         if event.total <= 0:
             return [f"{event.step} {render_about(event.done)}, {rate}"]
         share = min(100, 100 * event.done // event.total)
-        return [f"{event.step} {share} % of {render_about(event.total)}, {rate}"]
+        extracted = ""
+        if event.extracted is not None:
+            extracted = f", {min(100, 100 * event.extracted // event.total)} % extracted"
+        return [f"{event.step} {share} % of {render_about(event.total)}, {rate}{extracted}"]
 
 
 def _tell_finished(event: Finished) -> list[str]:

@@ -49,7 +49,10 @@ class BladePhase(StrEnum):
 
 @frozen(kw_only=True)
 class BladeState:
-    """The last that is known of a blade. `done` and `total` are in `unit`; total 0 means unknown."""
+    """The last that is known of a blade. `done` and `total` are in `unit`; total 0 means unknown.
+
+    `extracted` is as in `events.Progress`: of what is being fetched, what is in its place as well.
+    """
 
     blade: str
     phase: BladePhase = BladePhase.WAITING
@@ -58,6 +61,7 @@ class BladeState:
     done: int = 0
     total: int = 0
     unit: str = "bytes"
+    extracted: int | None = None
     swarms: Mapping[str, events.SwarmStats] = attrs.field(factory=dict)
     """By artefact."""
     steps_s: Mapping[str, float] = attrs.field(factory=dict)
@@ -104,7 +108,13 @@ class BladeState:
         match event:
             case events.StepStarted():
                 return attrs.evolve(
-                    self, phase=BladePhase.WORKING, step=event.step, title=event.title, done=0, total=0
+                    self,
+                    phase=BladePhase.WORKING,
+                    step=event.step,
+                    title=event.title,
+                    done=0,
+                    total=0,
+                    extracted=None,
                 )
             case events.StepFinished():
                 durations = {**self.steps_s, event.step: event.duration_s}
@@ -119,6 +129,7 @@ class BladeState:
                     done=event.done,
                     total=event.total,
                     unit=event.unit,
+                    extracted=event.extracted,
                 )
             case events.SwarmStats():
                 swarms = {**self.swarms, event.artefact: event}

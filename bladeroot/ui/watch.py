@@ -45,7 +45,8 @@ def render_room(room: RoomState, title: str = "") -> Table:
     is_busy = any(state.phase not in _AT_REST for state in shown)
     table.add_column("STEP", no_wrap=True, min_width=26, max_width=_STEP_WIDTH if is_busy else None)
     if is_busy:
-        table.add_column("PROGRESS", no_wrap=True, min_width=_BAR_WIDTH + 5)
+        table.add_column("FETCHED", no_wrap=True, min_width=_BAR_WIDTH + 5)
+        table.add_column("EXTRACTED", justify="right", no_wrap=True)
         for heading in ("DOWN", "UP"):
             table.add_column(heading, justify="right", no_wrap=True, min_width=10)
         table.add_column("PEERS", justify="right")
@@ -87,6 +88,7 @@ def _render_row(state: BladeState) -> tuple[str | Text | Table, ...]:
         state.blade,
         _describe_step(state),
         _render_progress(state),
+        _format_extracted(state),
         _format_rate(state.down_rate) if is_moving else "",
         _format_rate(state.up_rate) if is_moving else "",
         _count_peers(state),
@@ -112,12 +114,22 @@ def _describe_step(state: BladeState) -> Text:
 
 
 def _render_progress(state: BladeState) -> Text | Table:
-    if state.phase in (BladePhase.FINISHED, BladePhase.HELD, BladePhase.UP) or not state.total:
+    if not _has_progress(state):
         return Text("")
     cell = Table.grid(padding=(0, 1))
     share = min(1.0, state.done / state.total)
     cell.add_row(ProgressBar(total=1.0, completed=share, width=_BAR_WIDTH), f"{share:4.0%}")
     return cell
+
+
+def _format_extracted(state: BladeState) -> str:
+    if state.extracted is None or not _has_progress(state):
+        return ""
+    return f"{min(1.0, state.extracted / state.total):.0%}"
+
+
+def _has_progress(state: BladeState) -> bool:
+    return state.total > 0 and state.phase not in (BladePhase.FINISHED, BladePhase.HELD, BladePhase.UP)
 
 
 def _format_rate(rate: int) -> str:

@@ -32,8 +32,8 @@ _PROGRAMS = (
     *("blkid", "mkfs.ext4", "mkfs.vfat", "modprobe", "mount", "partx", "sfdisk", "umount", "wipefs"),
     *("mcopy", "mdel", "mdir", "mmd", "mren", "mshowfat"),
 )
-_OPTIONAL_PROGRAMS = ("mkfs.xfs", "mkfs.btrfs")
-"""Needed by layouts that ask for these filesystems."""
+_OPTIONAL_PROGRAMS = ("mkfs.xfs", "mkfs.btrfs", "ssh-keygen")
+"""Filesystems for layouts that ask for them; and host keys, which else are made when all is extracted."""
 _APPLETS = (
     "sh cat chroot cp cttyhack cut df dmesg echo env find free grep head hwclock ip kill ls lsmod mkdir"
     " mknod mv ping poweroff ps reboot rm sed setsid sleep stty sync tail test top tr true udhcpc uname vi"

@@ -168,7 +168,10 @@ class Output:
         done, total = _amount(event.done, event.unit), _amount(event.total, event.unit)
         share = f" {100 * event.done // event.total:3d} %" if event.total else ""
         of = f" of {total}" if event.total else ""
-        self._draw_progress(f"{who}{title}{share}  {done}{of}")
+        extracted = ""
+        if event.extracted is not None and event.total:
+            extracted = f" fetched, {100 * event.extracted // event.total} % extracted"
+        self._draw_progress(f"{who}{title}{share}  {done}{of}{extracted}")
 
     def _draw_progress(self, text: str) -> None:
         width = _terminal_width(self._stderr) - 1

@@ -75,6 +75,13 @@ def test_progress_is_a_line_in_two_seconds_with_its_rate() -> None:
     ]
 
 
+def test_what_is_extracted_is_told_beside_what_is_fetched() -> None:
+    narrator = Narrator()
+    narrator.tell(StepStarted(step="runtime"), 0.0)
+    progress = Progress(step="runtime", done=40 * MIB, total=100 * MIB, extracted=30 * MIB)
+    assert narrator.tell(progress, 4.0) == ["runtime 40 % of 100 MiB, 10.0 MiB/s, 30 % extracted"]
+
+
 def test_progress_without_a_total_and_in_other_units() -> None:
     narrator = Narrator()
     narrator.tell(StepStarted(step="x"), 0.0)

@@ -44,6 +44,7 @@ def test_events_come_back_about_the_blade_that_reported() -> None:
     told = [
         events.StepStarted(step="fetch", title="Fetching"),
         events.Progress(step="fetch", done=1, total=2, subject="somebody-else"),
+        events.Progress(step="fetch", done=2, total=3, extracted=1),
         STATS,
         events.StepFinished(step="fetch", duration_s=1.5),
         events.Finished(facts={"slot": "A", "list": [1, True, None, {"x": 2.5}]}),

@@ -288,3 +288,78 @@ def test_package_order_knows_merged_usr(tmp_path: Path) -> None:
     assert order[b"var/lib/dpkg/info/tool:amd64.md5sums"] == "tool:amd64"
     assert b"bin/tool" not in order
     assert read_package_order(info) == {}
+
+
+def save(files: dict[str, bytes], folder: Path) -> Path:
+    folder.mkdir()
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def test_frames_are_read_from_files_and_those_that_are_damaged_come_otherwise(
+    sample: Path, tmp_path: Path
+) -> None:
+    files, result = pack(sample)
+    target = tmp_path / "target"
+    target.mkdir()
+    data = files["00003"]
+    torn = {"00003": data[:-1], "00004": bytes(len(files["00004"])), "00005": b""}
+    folder = save({**files, **torn}, tmp_path / "frames")
+    (folder / "00006").unlink()
+    extracted: list[int] = []
+    with Extraction(result.index, target, threads=2, on_extracted=extracted.append) as extraction:
+        for number in range(len(result.index.frames)):
+            extraction.submit_file(number, folder / frame_name(number))
+        assert extraction.wait() == [3, 4, 5, 6]
+        for number in (3, 4, 5, 6, 7):
+            extraction.submit(number, files[frame_name(number)])
+        extraction.finish()
+    assert sorted(extracted) == list(range(len(result.index.frames)))
+    assert find_tree_differences(sample, target) == []
+
+
+def test_a_frame_that_comes_both_ways_is_extracted_once(sample: Path, tmp_path: Path) -> None:
+    files, result = pack(sample)
+    target = tmp_path / "target"
+    target.mkdir()
+    folder = save(files, tmp_path / "frames")
+    numbers = range(len(result.index.frames))
+    extracted: list[int] = []
+    with Extraction(result.index, target, threads=3, on_extracted=extracted.append) as extraction:
+        for number in numbers:
+            extraction.submit_file(number, folder / frame_name(number))
+            extraction.submit(number, files[frame_name(number)])
+        extraction.finish()
+    assert sorted(extracted) == list(numbers)
+    assert find_tree_differences(sample, target) == []
+
+
+def test_frames_larger_than_the_bound_are_extracted_one_by_one(
+    sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bladeroot.host.archive.extract._BOUND_BYTES", 10_000)
+    files, result = pack(sample)
+    costs = [frame.size_bytes + frame.raw_size_bytes for frame in result.index.frames]
+    assert min(costs) < 10_000 < max(costs)
+    target = tmp_path / "target"
+    target.mkdir()
+    extract(files, target, shuffled(result.index, 3))
+    assert find_tree_differences(sample, target) == []
+
+
+def test_a_failure_ends_the_wait_of_whoever_brings_frames(sample: Path, tmp_path: Path) -> None:
+    files, result = pack(sample)
+    folder = save(files, tmp_path / "frames")
+    target = tmp_path / "target"
+    target.mkdir()
+
+    def bring() -> None:
+        with Extraction(result.index, target) as extraction:
+            extraction.submit(0, b"not a frame")
+            for number in range(1, len(result.index.frames)):
+                extraction.submit_file(number, folder / frame_name(number))
+            extraction.wait()
+
+    with pytest.raises(ArtefactError, match="torn or tampered"):
+        bring()

@@ -36,7 +36,7 @@ def fold(names: Iterable[str], *heard: Event) -> RoomState:
 
 FETCHING = (
     StepStarted(subject="web01", step="runtime", title="Fetch and extract the runtime"),
-    Progress(subject="web01", step="runtime", done=50, total=200),
+    Progress(subject="web01", step="runtime", done=50, total=200, extracted=40),
     SwarmStats(
         subject="web01",
         artefact="runtime",
@@ -56,8 +56,28 @@ FETCHING = (
 def test_a_blade_that_fetches_shows_step_progress_rates_peers_and_how_much_came_from_others() -> None:
     lines = render(fold(["web01"], *FETCHING))
     assert len(lines) == 2
-    for shown in ("web01", "Fetch and extract the runtime", "25%", "3.0 MiB/s", "1.0 MiB/s", " 5 ", "75%"):
+    for shown in (
+        "web01",
+        "Fetch and extract the runtime",
+        "25%",
+        "20%",
+        "3.0 MiB/s",
+        "1.0 MiB/s",
+        " 5 ",
+        "75%",
+    ):
         assert shown in lines[1]
+
+
+def test_a_step_that_extracts_nothing_shows_only_how_far_it_is() -> None:
+    room = fold(
+        ["web01"],
+        *FETCHING,
+        StepStarted(subject="web01", step="other"),
+        Progress(subject="web01", step="other", done=1, total=2),
+    )
+    assert "50%" in render(room)[1]
+    assert "20%" not in render(room)[1]
 
 
 def test_rates_are_not_shown_when_nothing_is_fetched_any_more() -> None:

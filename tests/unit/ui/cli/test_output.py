@@ -75,6 +75,13 @@ def test_progress_is_one_line_that_makes_room_for_others() -> None:
     assert screen.getvalue().endswith("\r\x1b[Ka note\n")
 
 
+def test_progress_says_what_is_fetched_and_what_is_extracted() -> None:
+    screen = Screen()
+    out = Output(stdout=io.StringIO(), stderr=screen)
+    out.reporter(events.Progress(step="runtime", done=3 << 20, total=4 << 20, extracted=2 << 20))
+    assert screen.getvalue().endswith("runtime  75 %  3.0 MiB of 4.0 MiB fetched, 50 % extracted")
+
+
 def test_a_reporter_never_raises() -> None:
     stderr = io.StringIO()
     out = Output(stdout=io.StringIO(), stderr=stderr)
