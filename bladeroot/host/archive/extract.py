@@ -171,17 +171,29 @@ class Extraction:
         except BaseException as error:
             self._fail(error)
             while (job := self._queue.take()) is not None:
-                self._queue.done(job)  # whoever submits must not wait for a worker that is not there
+                self._queue.done(
+                    job.cost_bytes
+                )  # whoever submits must not wait for a worker that is not there
             return
         with writer:
-            while (job := self._queue.take()) is not None:
-                try:
-                    if self._failure is None:
-                        self._do(writer, decompressor, job.number, job.data)
-                except BaseException as error:
-                    self._fail(error)
-                finally:
-                    self._queue.done(job)
+            while self._do_next(writer, decompressor):
+                pass
+
+    def _do_next(self, writer: TreeWriter, decompressor: zstandard.ZstdDecompressor) -> bool:
+        """A function of its own: who waits for the next frame must not keep the bytes of the last."""
+        job = self._queue.take()
+        if job is None:
+            return False
+        cost_bytes = job.cost_bytes
+        try:
+            if self._failure is None:
+                self._do(writer, decompressor, job.number, job.data)
+        except BaseException as error:
+            self._fail(error)
+        finally:
+            del job
+            self._queue.done(cost_bytes)
+        return True
 
     def _do(
         self, writer: TreeWriter, decompressor: zstandard.ZstdDecompressor, number: int, data: bytes | Path

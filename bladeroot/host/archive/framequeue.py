@@ -66,10 +66,10 @@ class FrameQueue:
                     return None
                 self._changed.wait()
 
-    def done(self, job: FrameJob) -> None:
-        """Its bytes are not in memory any more."""
+    def done(self, cost_bytes: int) -> None:
+        """A job's bytes are not in memory any more."""
         with self._changed:
-            self._used_bytes -= job.cost_bytes
+            self._used_bytes -= cost_bytes
             self._under_way -= 1
             self._changed.notify_all()
 

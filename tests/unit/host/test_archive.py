@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 import tempfile
 import threading
 from collections.abc import Sequence
@@ -346,6 +347,21 @@ def test_frames_larger_than_the_bound_are_extracted_one_by_one(
     target.mkdir()
     extract(files, target, shuffled(result.index, 3))
     assert find_tree_differences(sample, target) == []
+
+
+def test_no_worker_keeps_a_frame_that_is_done(sample: Path, tmp_path: Path) -> None:
+    files, result = pack(sample)
+    target = tmp_path / "target"
+    target.mkdir()
+    frames = [files[frame_name(number)] for number in range(len(result.index.frames))]
+    before = [sys.getrefcount(frame) for frame in frames]
+    with Extraction(result.index, target, threads=2) as extraction:
+        for number, frame in enumerate(frames):
+            extraction.submit(number, frame)
+        extraction.wait()
+        del frame
+        assert [sys.getrefcount(frame) for frame in frames] == before
+        extraction.finish()
 
 
 def test_a_failure_ends_the_wait_of_whoever_brings_frames(sample: Path, tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_frames_of_any_size_never_take_more_than_the_bound_unless_one_is_larger(
             gauge.begin(taken, bound)
             seen.append(taken.number)
             gauge.end(taken)
-            frames.done(taken)
+            frames.done(taken.cost_bytes)
 
     workers = [threading.Thread(target=work) for _ in range(8)]
     for worker in workers:
@@ -83,7 +83,7 @@ def test_whoever_brings_what_does_not_fit_waits_until_it_does() -> None:
     first = frames.take()
     assert first is not None
     assert not is_in.is_set()  # it is being worked on: its bytes are still there
-    frames.done(first)
+    frames.done(first.cost_bytes)
     assert is_in.wait(TIMEOUT_S)
     thread.join(TIMEOUT_S)
 
@@ -105,7 +105,7 @@ def test_what_is_dropped_makes_room_and_keeps_nobody_waiting() -> None:
     taken = frames.take()
     assert taken is not None
     assert taken.number == 2
-    frames.done(taken)
+    frames.done(taken.cost_bytes)
     frames.wait_until_idle()
     frames.close()
     assert frames.take() is None
