@@ -17,7 +17,7 @@ from bladeroot.core.sizes import render_about
 from bladeroot.events import Event
 
 _REFRESH_PER_S = 4
-_BAR_WIDTH = 18
+_BAR_WIDTH = 12
 _PHASE_STYLES = {
     BladePhase.WAITING: "dim",
     BladePhase.WORKING: "",
