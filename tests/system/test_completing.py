@@ -236,7 +236,7 @@ def cut_power(*_args: object, **_options: object) -> NoReturn:
     ("owner", "name"),
     [
         (completing, "sync_filesystem"),
-        (Extraction, "submit"),
+        (Extraction, "submit_file"),
         (Extraction, "finish"),
         (fetching, "extract_plain"),
         (completing, "write_installed"),
