@@ -65,6 +65,8 @@ class PeerList:
     """Where to begin in a swarm: a few members as (address, port)."""
 
     peers: tuple[tuple[str, int], ...]
+    are_all: bool = False
+    """Whether to look for no others: see `core.neighbours`."""
 
 
 @frozen(kw_only=True)

@@ -241,13 +241,18 @@ class RoomState:
         state = self.blades.get(report.blade)
         return state is None or state.session != report.session or report.sequence > state.sequence
 
-    def members_of(self, info_hash: str) -> tuple[tuple[str, int], ...]:
-        """Where blades are reachable that want or have the artefact, as (address, port)."""
-        return tuple(
-            (state.address, state.swarm_port)
-            for state in self.blades.values()
+    def members_of(self, info_hash: str) -> dict[str, tuple[str, int]]:
+        """Where blades are reachable that want or have the artefact: name to (address, port)."""
+        return {
+            name: (state.address, state.swarm_port)
+            for name, state in self.blades.items()
             if state.address and state.swarm_port and info_hash in (*state.wants, *state.has)
-        )
+        }
+
+    def blade_at(self, address: str) -> str:
+        """The blade that reports from that address; empty where none does, or several."""
+        names = [name for name, state in self.blades.items() if state.address == address]
+        return names[0] if len(names) == 1 else ""
 
     def holders_of(self, info_hash: str, addresses: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
         """Where blades serve the whole artefact over HTTP, as (address, port).

@@ -46,13 +46,15 @@ class LocalSocket:
 @contextmanager
 def listening(folder: Path, name: str) -> Iterator[LocalSocket]:
     """Take requests at that socket. Raises OSError."""
-    path = folder / name
-    path.unlink(missing_ok=True)
+    path, draft = folder / name, folder / f".{name}"
+    draft.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX) as listener:
         with short_path(folder) as short:
-            listener.bind(f"{short}/{name}")
-        path.chmod(0o600)
+            listener.bind(f"{short}/{draft.name}")
+        draft.chmod(0o600)
         listener.listen()
+        # Not before: whoever finds the socket is answered.
+        draft.replace(path)
         try:
             yield LocalSocket(listener)
         finally:

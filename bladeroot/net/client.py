@@ -107,10 +107,11 @@ class RootClient:
         patient = evolve(self, timeout_s=self.timeout_s + size_bytes / (64 << 10))
         return patient._request("GET", f"/v1/artefacts/{info_hash}/{name}/{file}", size_bytes)
 
-    def peers(self, info_hash: str) -> list[Address]:
+    def peers(self, info_hash: str) -> PeerList:
         """A few members of the artefact's swarm, the root among them. What is no address is left out."""
         found = self._get_message(PeerList, f"/v1/peers/{info_hash}", _LIST_LIMIT_BYTES)
-        return [(address, port) for address, port in found.peers if _is_address(address, port)][:_MOST_PEERS]
+        sound = [(address, port) for address, port in found.peers if _is_address(address, port)]
+        return evolve(found, peers=tuple(sound[:_MOST_PEERS]))
 
     def report(self, report: Report) -> bool:
         """Tell the root (see `core.reports.plan_reports`). A report that is sent twice counts once.

@@ -11,9 +11,8 @@ import contextlib
 import errno
 import json
 import logging
-import random
 import threading
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
@@ -25,6 +24,7 @@ from bladeroot import events
 from bladeroot.core import wire
 from bladeroot.core.claims import Claim
 from bladeroot.core.cluster import DEFAULT_PORT
+from bladeroot.core.neighbours import choose_neighbours
 from bladeroot.core.reports import (
     NEW_SESSION,
     REPORT_LIMIT_BYTES,
@@ -48,7 +48,6 @@ _unheard.addHandler(logging.NullHandler())
 
 _MSGPACK = "application/x-msgpack"
 _HASH = "{info_hash:[0-9a-f]{64}}"
-_PEERS_GIVEN = 12
 """Above ln N for any room; LSD and PEX find the rest."""
 _MAX_LISTENERS = 64
 _LISTENER_QUEUE = 4096
@@ -81,6 +80,9 @@ class ControlView(Protocol):
 
     def blade_names(self) -> Collection[str]:
         """The inventory: whose reports count."""
+
+    def racks(self) -> Mapping[str, str | None]:
+        """The rack of each blade, where the inventory has one."""
 
 
 OnReport = Callable[[Report, str], None]
@@ -283,12 +285,13 @@ class ControlServer:
     # What blades say
 
     async def _get_peers(self, request: web.Request) -> web.Response:
-        known = set(self._room.members_of(request.match_info["info_hash"]))
-        known.discard((request.remote or "", 0))
-        chosen = random.sample(sorted(known), min(_PEERS_GIVEN, len(known)))
+        members = self._room.members_of(request.match_info["info_hash"])
+        asker = self._room.blade_at(request.remote or "")
+        chosen = choose_neighbours(members, asker or (request.remote or ""), self._view.racks())
+        peers = chosen.addresses
         if self._view.swarm_port():
-            chosen.append((_own_address(request), self._view.swarm_port()))
-        return _msgpack(PeerList(peers=tuple(chosen)))
+            peers = (*peers, (_own_address(request), self._view.swarm_port()))
+        return _msgpack(PeerList(peers=peers, are_all=chosen.are_all))
 
     async def _post_report(self, request: web.Request) -> web.Response:
         if not self._takes_reports:

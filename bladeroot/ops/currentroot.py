@@ -10,11 +10,10 @@ from typing import TypeVar
 from bladeroot.core.claims import Claim
 from bladeroot.core.manifest import SignedManifest
 from bladeroot.core.orders import OrderList
-from bladeroot.core.reports import Report
+from bladeroot.core.reports import PeerList, Report
 from bladeroot.errors import BladerootError, NetworkError
 from bladeroot.events import Note, Reporter, Warned, ignore
 from bladeroot.net.client import RootClient
-from bladeroot.net.swarm import Address
 
 _Answer = TypeVar("_Answer")
 
@@ -90,7 +89,7 @@ class CurrentRoot:
         """A file of an artefact, unchecked."""
         return self._ask(lambda root: root.artefact_file(info_hash, name, file, size_bytes))
 
-    def peers(self, info_hash: str) -> list[Address]:
+    def peers(self, info_hash: str) -> PeerList:
         """A few members of an artefact's swarm."""
         return self._ask(lambda root: root.peers(info_hash))
 

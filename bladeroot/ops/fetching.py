@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
 from attrs import frozen
 
 from bladeroot.core.framing import INDEX_NAME, FrameIndex, frame_name, parse_index
 from bladeroot.core.manifest import ArtefactKind, Manifest
+from bladeroot.errors import ArtefactError, NetworkError
 from bladeroot.events import Progress, Reporter
 from bladeroot.host.archive import Extraction, extract_plain, list_plain
 from bladeroot.host.depot import Depot
@@ -131,6 +133,11 @@ class Fetcher:
                 self.fetch(artefact.kind)
 
     def _fetch_index(self, kind: ArtefactKind) -> FrameIndex:
+        """From the root itself, if it is there: nothing can be extracted before that."""
+        artefact = self.manifest.artefact(kind)
+        if not self.depot.has(artefact.info_hash):
+            with suppress(NetworkError, ArtefactError):
+                return parse_index(self.source.read_file(artefact.info_hash, INDEX_NAME))
         found: list[bytes] = []
         self.fetch(kind, lambda _name, data: found.append(data), wanted=(INDEX_NAME,))
         return parse_index(found[0])

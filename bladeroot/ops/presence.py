@@ -5,7 +5,7 @@ What it holds it gives, as root or not. What only a root may answer comes and go
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -47,6 +47,9 @@ class RootPart(Protocol):
 
     def blade_names(self) -> Collection[str]:
         """Whose reports count."""
+
+    def racks(self) -> Mapping[str, str | None]:
+        """The rack of each blade."""
 
 
 class Presence:
@@ -129,6 +132,11 @@ class Presence:
         """Whose reports count: nobody's, where this is no root."""
         root = self.root
         return root.blade_names() if root else ()
+
+    def racks(self) -> Mapping[str, str | None]:
+        """Of the blades of the newest generation."""
+        root = self.root
+        return root.racks() if root else {}
 
     # net.bootservice.BootView
 

@@ -99,6 +99,10 @@ class RootRole:
         """Whose reports count."""
         return [entry.blade.name for entry in self.newest.blades]
 
+    def racks(self) -> dict[str, str | None]:
+        """Where the inventory has the blades."""
+        return {entry.blade.name: entry.blade.rack for entry in self.newest.blades}
+
     def take_in_generations(self) -> bool:
         """Seed and announce whatever whole generation is new in the depot; True if there was one."""
         found = self.presence.holdings.take_in()

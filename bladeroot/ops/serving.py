@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -56,6 +56,10 @@ class Shelf:
     def blade_names(self) -> Collection[str]:
         """Nobody's reports count."""
         return ()
+
+    def racks(self) -> Mapping[str, str | None]:
+        """Nobody is told of others here."""
+        return {}
 
     # net.bootservice.BootView
 

@@ -161,6 +161,8 @@ class SwarmSource:
         self._wants = wants
         self._torrents: dict[str, bytes] = {}
         self._peers: dict[Address, None] = {}
+        self._are_all_known = False
+        """Whether the root says that no others are to be looked for; it cannot while it is away."""
 
     def read_manifest(self) -> SignedManifest:
         """The generation that the root announced. Raises NetworkError."""
@@ -209,6 +211,7 @@ class SwarmSource:
                     torrent_bytes,
                     save_path,
                     peers=tuple(self._peers),
+                    discovers=not self._are_all_known,
                     wanted=wanted,
                     on_piece=take,
                     cancel=patience,
@@ -228,8 +231,10 @@ class SwarmSource:
         try:
             found = self._client.peers(info_hash)
         except NetworkError:
+            self._are_all_known = False
             return
-        known = list({**dict.fromkeys(found), **self._peers})
+        self._are_all_known = found.are_all
+        known = list({**dict.fromkeys(found.peers), **self._peers})
         self._peers = dict.fromkeys(known[:_MOST_PEERS_KNOWN])
 
     @contextmanager
@@ -243,6 +248,7 @@ class SwarmSource:
                 with contextlib.suppress(DepotError, RuntimeError):  # the swarm was left meanwhile
                     if not done.is_set() and info_hash in self._swarm.info_hashes():
                         self._swarm.add_peers(info_hash, tuple(self._peers))
+                        self._swarm.set_discovering(info_hash, discovers=not self._are_all_known)
 
         # Not waited for: a root that lost its power would hold up every artefact's end for seconds.
         threading.Thread(target=refresh, name="peer-refresh", daemon=True).start()

@@ -59,6 +59,9 @@ class Rogue:
     def blade_names(self) -> Collection[str]:
         return ("web01", "web02", "web03")
 
+    def racks(self) -> dict[str, str | None]:
+        return {}
+
 
 def say(line: str) -> None:
     """At once."""

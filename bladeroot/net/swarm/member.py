@@ -30,6 +30,7 @@ class Member:
         self.torrent = torrent
         self.label = f"{torrent.name} {torrent.info_hash[:16]}"
         self.failure: BladerootError | None = None
+        self._discovers = True
         self.is_trusted = False
         """Whether it is known to be whole."""
         self._first_seeder: FirstSeeder | None = None
@@ -78,6 +79,13 @@ class Member:
     def add_peers(self, peers: Iterable[Address]) -> None:
         for peer in peers:
             self.handle.connect_peer(peer)
+
+    def set_discovering(self, *, discovers: bool) -> None:
+        """Whether others are found by multicast (BEP 14) and by what peers tell (BEP 11)."""
+        if discovers is not self._discovers:
+            self._discovers = discovers
+            ways = lt.torrent_flags.disable_lsd | lt.torrent_flags.disable_pex
+            self.handle.set_flags(0 if discovers else ways, ways)
 
     def fail(self, error: BladerootError) -> None:
         with self._lock:

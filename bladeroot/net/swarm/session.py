@@ -131,6 +131,7 @@ class Swarm:
         *,
         peers: Iterable[Address] = (),
         wanted: Collection[str] | None = None,
+        discovers: bool = True,
         on_piece: OnPiece | None = None,
         cancel: threading.Event | None = None,
         deadline_s: float | None = None,
@@ -141,6 +142,8 @@ class Swarm:
         already there is checked first, and handed over without fetching it. Returns when everything is
         in the files (but not yet synced to the disk). Without a deadline it waits for ever, and warns
         when nothing comes. A fetch that fails leaves the swarm, if it was the one that joined it.
+
+        `discovers`: see `set_discovering`.
 
         Raises ArtefactError for an unknown file name, DepotFullError, DepotError, NetworkError (deadline),
         InterruptedByUserError (cancel), and what `on_piece` raises.
@@ -156,6 +159,7 @@ class Swarm:
                 member = known
                 member.want_more(numbers)
                 member.add_peers(peers)
+            member.set_discovering(discovers=discovers)
         fetch = Fetch(
             parsed,
             save_path,
@@ -178,6 +182,13 @@ class Swarm:
     def add_peers(self, info_hash: str, peers: Iterable[Address]) -> None:
         """Tell of members to connect to. Raises DepotError for an artefact that is not in the session."""
         self._member(info_hash).add_peers(peers)
+
+    def set_discovering(self, info_hash: str, *, discovers: bool) -> None:
+        """Whether to look for other members on the local network, and to hear of them from members.
+
+        Raises DepotError like `add_peers`.
+        """
+        self._member(info_hash).set_discovering(discovers=discovers)
 
     def stats(self, info_hash: str) -> SwarmStats:
         """The artefact's swarm as seen from here, now. Raises DepotError like `add_peers`."""

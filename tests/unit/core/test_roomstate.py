@@ -37,8 +37,8 @@ def test_the_room_follows_a_blade_from_waiting_to_finished() -> None:
     room = heard(room, REPORT, events.StepStarted(step="fetch", title="Fetching"), STATS)
     state = room.blades["blade01"]
     assert (state.phase, state.step, state.peers, state.down_rate) == (BladePhase.WORKING, "fetch", 3, 7)
-    assert room.members_of(HASH) == (("10.77.0.11", 7475),)
-    assert room.members_of("cd" * 32) == ()
+    assert list(room.members_of(HASH).values()) == [("10.77.0.11", 7475)]
+    assert room.members_of("cd" * 32) == {}
     room = heard(room, attrs.evolve(REPORT, sequence=2), events.Finished(facts={"slot": "A"}))
     assert room.blades["blade01"].phase is BladePhase.FINISHED
     assert room.count(BladePhase.FINISHED) == 1

@@ -58,6 +58,9 @@ class FakeView:
     def blade_names(self) -> Sequence[str]:
         return ["blade01", "blade02"]
 
+    def racks(self) -> dict[str, str | None]:
+        return {}
+
 
 @pytest.fixture
 def heard() -> list[events.Event]:
@@ -148,8 +151,11 @@ def test_reports_become_the_room_and_events_about_the_blade(
     assert heard == [events.StepStarted(step="fetch", subject="blade01")]
     assert server.room.blades["blade01"].phase is BladePhase.WORKING
     assert server.room.blades["blade02"].phase is BladePhase.WAITING
-    assert sorted(client.peers(HASH)) == [("127.0.0.1", 7), ("127.0.0.1", 7475)]
-    assert client.peers(OTHER) == [("127.0.0.1", 7475)]
+    assert client.peers(HASH).peers == (("127.0.0.1", 7475),), "it is not told of itself"
+    (other,) = plan_reports(attrs.evolve(REPORT, blade="blade02", swarm_port=8), [])
+    client.report(other)
+    assert sorted(client.peers(HASH).peers) == [("127.0.0.1", 7), ("127.0.0.1", 8), ("127.0.0.1", 7475)]
+    assert client.peers(OTHER).peers == (("127.0.0.1", 7475),)
     status = client.status()
     assert status["blades"]["blade01"]["step"] == "fetch"
     assert status["claim"]["blade"] == "root"

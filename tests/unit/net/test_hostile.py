@@ -84,7 +84,7 @@ def test_a_call_ends_in_time_however_the_answer_comes(answer: Callable[[socket.s
 def test_an_answer_that_ends_with_the_connection_is_whole() -> None:
     body = wire.encode(PeerList(peers=(("10.0.0.1", 7475),)))
     with answering(lambda connection: connection.sendall(b"HTTP/1.0 200 OK\r\n\r\n" + body)) as port:
-        assert RootClient("127.0.0.1", port).peers(HASH) == [("10.0.0.1", 7475)]
+        assert RootClient("127.0.0.1", port).peers(HASH).peers == (("10.0.0.1", 7475),)
 
 
 def test_peers_are_addresses_and_few() -> None:
@@ -93,8 +93,8 @@ def test_peers_are_addresses_and_few() -> None:
     body = wire.encode(PeerList(peers=(*odd, ("fe80::1", 1), *fine)))
     head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body)
     with answering(lambda connection: connection.sendall(head + body)) as port:
-        peers = RootClient("127.0.0.1", port).peers(HASH)
-    assert peers[:2] == [("fe80::1", 1), ("10.0.0.1", 7475)]
+        peers = RootClient("127.0.0.1", port).peers(HASH).peers
+    assert peers[:2] == (("fe80::1", 1), ("10.0.0.1", 7475))
     assert len(peers) == 64
 
 

@@ -32,6 +32,9 @@ class NamingRole(RootRole):
     def blade_names(self) -> list[str]:
         return ["web02"]
 
+    def racks(self) -> dict[str, str | None]:
+        return {}
+
 
 @pytest.fixture
 def heard() -> list[Event]:

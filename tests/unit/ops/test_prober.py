@@ -95,6 +95,9 @@ class Root:
     def blade_names(self) -> Collection[str]:
         return ()
 
+    def racks(self) -> dict[str, str | None]:
+        return {}
+
 
 @contextmanager
 def serving(root: Root, port: int = 0) -> Iterator[ControlServer]:

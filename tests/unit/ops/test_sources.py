@@ -10,6 +10,7 @@ from typing import cast
 import attrs
 import pytest
 
+from bladeroot.core.reports import PeerList
 from bladeroot.core.torrentfile import parse_torrent
 from bladeroot.errors import ArtefactError, NetworkError
 from bladeroot.net.client import RootClient
@@ -35,9 +36,9 @@ class MortalRoot:
         self.ask()
         return self.torrents[info_hash]
 
-    def peers(self, _info_hash: str) -> list[Address]:
+    def peers(self, _info_hash: str) -> PeerList:
         self.ask()
-        return self.members
+        return PeerList(peers=tuple(self.members))
 
     def ask(self) -> None:
         self.asked += 1
@@ -92,7 +93,7 @@ def test_a_torrent_that_was_not_signed_is_not_kept(swarm: Swarm) -> None:
 
 def test_a_root_that_does_not_answer_holds_nothing_up(swarm: Swarm, tmp_path: Path) -> None:
     class SilentRoot(MortalRoot):
-        def peers(self, info_hash: str) -> list[Address]:
+        def peers(self, info_hash: str) -> PeerList:
             if self.asked:
                 time.sleep(30)
             return super().peers(info_hash)

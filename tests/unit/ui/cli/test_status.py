@@ -48,6 +48,9 @@ class View:
     def blade_names(self) -> list[str]:
         return ["web01", "web02", "web03"]
 
+    def racks(self) -> dict[str, str | None]:
+        return {}
+
 
 @pytest.fixture
 def root() -> Iterator[ControlServer]:
