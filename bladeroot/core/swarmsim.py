@@ -62,9 +62,11 @@ class Policy:
     is_chain: bool = False
     """Every blade gives to the next before it gives to others."""
     across: int | None = field(default=None, validator=optional(ge(0)))
-    """In a room of racks: peers of other racks that each blade is handed, beside `degree` of its own rack. A
-    blade then fetches only its share of the pieces from elsewhere, and the rest from its rack: so each piece
-    comes into a rack once. None: racks are not known."""
+    """In a room of racks: peers of other racks that each blade is handed, beside `degree` of its own rack.
+    None: racks are not known."""
+    shares_racks: bool = False
+    """A blade fetches only its share of the pieces from other racks, and the rest from its own: so each piece
+    comes into a rack once."""
 
 
 @frozen
@@ -137,16 +139,16 @@ class _Swarm:
         self.random = chance.random
         self.parcels_a_piece = parcels_a_piece
         self.rack = place_in_racks(room.blades, room.racks)
-        self.knows_racks = policy.across is not None and room.racks > 1
-        across = policy.across if self.knows_racks else None
+        across = policy.across if room.racks > 1 else None
+        self.shares_racks = policy.shares_racks and across is not None
         self.neighbours = hand_out_peers(self.rack, degree=policy.degree, across=across, chance=chance)
         everything = (1 << room.pieces) - 1
         self.everything = everything
         self.have = [everything] + [0] * room.blades
         self.wanted = [0] + [everything] * room.blades
         """Neither there nor asked for."""
-        racks = room.racks if self.knows_racks else 1
-        shares = share_pieces(self.rack if self.knows_racks else [0] * nodes, racks, room.pieces)
+        racks = room.racks if self.shares_racks else 1
+        shares = share_pieces(self.rack if self.shares_racks else [0] * nodes, racks, room.pieces)
         self.stripe, self.rack_share = shares if policy.choice is PieceChoice.STRIPE else ([], shares[1])
         """What each node asks the root for first; what it may ask for outside its rack."""
         self.free_slots = [policy.root_slots] + [policy.slots] * room.blades
@@ -289,7 +291,7 @@ class _Swarm:
         offered = self.have[sender] & self.wanted[taker]
         if self.asked[taker] >= self.most_asked:
             return False
-        if self.knows_racks and self.rack[sender] != self.rack[taker]:
+        if self.shares_racks and self.rack[sender] != self.rack[taker]:
             offered &= self.rack_share[taker]
         if not offered:
             return False

@@ -124,7 +124,7 @@ def test_a_wider_root_is_not_slower() -> None:
 def test_racks_that_are_known_are_crossed_about_once() -> None:
     asked = room(48, 100, racks=4, uplink=1)
     unaware = run(asked, Policy(choice=PieceChoice.STRIPE))
-    aware = run(asked, Policy(choice=PieceChoice.STRIPE, across=1))
+    aware = run(asked, Policy(choice=PieceChoice.STRIPE, across=1, shares_racks=True))
 
     assert aware.uplink_copies < 3 < unaware.uplink_copies
     assert aware.last_s < unaware.last_s / 2

@@ -35,7 +35,7 @@ def test_racks_show_their_uplinks(run: Run) -> None:
     [
         (("--root-link", "100M"), "the root's link: one copy at 100 Mb/s takes"),
         (("--pieces", "3"), "the piece count: with 3 pieces passing them on takes"),
-        (("--size", "4K"), "the start: blades find each other in 1.0 s"),
+        (("--size", "4K"), "the start: blades find each other in 0.5 s"),
     ],
 )
 def test_each_limit_has_its_sentence(run: Run, words: tuple[str, ...], said: str) -> None:
