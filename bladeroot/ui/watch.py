@@ -12,6 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from bladeroot.core.badlinks import BadLink, find_bad_links
 from bladeroot.core.roomstate import BladePhase, BladeState, RoomState, is_stranger
 from bladeroot.core.sizes import render_about
 from bladeroot.events import Event
@@ -58,7 +59,9 @@ def render_room(room: RoomState, title: str = "") -> Table:
 
 
 def render_remarks(room: RoomState) -> list[Text]:
-    """A line for each blade that needs a person: what is wrong, and what to do. The first few of them."""
+    """A line for each blade that needs a person: what is wrong, and what to do. The first few of them. Then
+    those whose links are slow.
+    """
     troubled = [
         state
         for name, state in sorted(room.blades.items())
@@ -72,8 +75,14 @@ def render_remarks(room: RoomState) -> list[Text]:
         )
         for state in troubled[:_MOST_REMARKS]
     ]
-    left = len(troubled) - len(lines)
-    return [*lines, Text(f"… and {left} more")] if left else lines
+    if left := len(troubled) - len(lines):
+        lines.append(Text(f"… and {left} more"))
+    return [*lines, *(_render_bad_link(link) for link in find_bad_links(room)[:_MOST_REMARKS])]
+
+
+def _render_bad_link(link: BadLink) -> Text:
+    text = f"{link.blade} is slow: {render_about(link.rate)}/s where others get {render_about(link.usual)}/s"
+    return Text(f"{text} (look at its cable and its port)", style="yellow")
 
 
 def render_all(room: RoomState, title: str = "") -> Group:

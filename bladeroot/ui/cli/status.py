@@ -32,7 +32,8 @@ Asks the root: the one that --root names, else one that cluster.toml names (root
 announces itself over mDNS. On a machine without a cluster folder the root of any cluster will do.
 
 A blade that is `up` runs from its own disk; one that is `held` waits for a person, and the lines below the
-table say for what. A machine that is called stranger-… netboots and is not in the inventory:
+table say for what. A blade that gets much less than the others, of what all are fetching, has a line there
+too. A machine that is called stranger-… netboots and is not in the inventory:
 `bladeroot blades strangers` tells more.
 
 What is shown is what blades have reported to that root; it is not signed, and nothing depends on it.
@@ -57,12 +58,14 @@ What is shown is what blades have reported to that root; it is not signed, and n
 
 def run(args: argparse.Namespace, out: Output) -> int:
     """Print the room."""
+    from bladeroot.core.badlinks import find_bad_links
     from bladeroot.ops.status import find_room, read_status
 
     folder = find_folder_if_any(args)
     client = find_room(folder.cluster if folder else None, root=args.root, wait_s=args.wait)
     status = read_status(client)
-    out.facts(attrs.asdict(status), lambda: _render(status))
+    slow = [link.blade for link in find_bad_links(status.room)]
+    out.facts({**attrs.asdict(status), "slow": slow}, lambda: _render(status))
     return 0
 
 

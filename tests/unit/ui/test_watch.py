@@ -125,3 +125,23 @@ def test_the_live_table_follows_events_from_any_thread_and_knows_whom_to_expect(
         table(Progress(subject="stranger", step="x", done=1, total=2))
     assert "25%" in memory.getvalue()
     assert "stranger" not in memory.getvalue()
+
+
+def test_a_slow_link_has_a_line() -> None:
+    rates = {"web01": 1000 << 10, "web02": 1000 << 10, "web03": 1000 << 10, "web04": 100 << 10}
+    room = RoomState()
+    for blade, rate in rates.items():
+        stats = SwarmStats(
+            subject=blade,
+            artefact="runtime",
+            peers=3,
+            sources=3,
+            have_bytes=rate,
+            total_bytes=1 << 30,
+            down_bytes=rate,
+            up_bytes=0,
+            down_rate=rate,
+        )
+        room = room.with_event(StepStarted(subject=blade, step="runtime")).with_event(stats)
+    (line,) = render_remarks(room)
+    assert line.plain.startswith("web04 is slow: 100 KiB/s where others get 1.0 MiB/s")
