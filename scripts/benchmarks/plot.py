@@ -17,12 +17,12 @@ _TICKS_S = (10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400)
 _COLOURS = ("#e4572e", "#2a9d8f", "#8e6bd1", "#3d85c6", "#b8860b")
 """Between light and dark, so that both backgrounds let them be seen."""
 _STYLE = """\
-text { font: 13px system-ui, sans-serif; fill: #333; }
+text { font: 13px system-ui, sans-serif; fill: #767676; }
 .title { font-size: 15px; font-weight: 600; }
-.small { font-size: 12px; fill: #666; }
+.small { font-size: 12px; fill: #767676; }
 .grid { stroke: #8886; stroke-width: 1; }
 .floor { stroke: #888; stroke-width: 1.5; stroke-dasharray: 2 4; }
-@media (prefers-color-scheme: dark) { text { fill: #ddd; } .small { fill: #aaa; } }
+@media (prefers-color-scheme: dark) { text { fill: #ccc; } .small { fill: #999; } }
 """
 
 
@@ -121,7 +121,7 @@ def render_plot(summaries: Sequence[Summary], titles: Mapping[str, str], *, titl
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">',
         f"<title>{escape(title)}</title><style>{_STYLE}</style>",
         _text(16, 24, title, "title"),
-        _text(16, 43, "seconds until the last blade is bootable, both axes logarithmic", "small"),
+        _text(16, 43, _describe(lines), "small"),
         *_render_grid(lines, axes),
         *_render_floor(axes, floor_s),
     ]
@@ -134,6 +134,12 @@ def render_plot(summaries: Sequence[Summary], titles: Mapping[str, str], *, titl
         parts.append(_text(x, height + 4.5, label, colour=_COLOURS[number % len(_COLOURS)]))
     parts.append(_text(16, HEIGHT - 8, caption, "small"))
     return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _describe(lines: Sequence[Line]) -> str:
+    is_all_measured = all(point.is_measured for line in lines for point in line.points)
+    note = "" if is_all_measured else "; open circles: stopped, and extrapolated"
+    return f"seconds until the last blade is bootable, both axes logarithmic{note}"
 
 
 def _render_grid(lines: Sequence[Line], axes: _Axes) -> list[str]:

@@ -93,11 +93,9 @@ class Measured:
     def caption(self) -> str:
         """Where and when."""
         cores, runs = self.machine["cores"], self.options.runs
-        open_circles = any(not one.is_whole for one in self.summaries)
         return (
             f"{self.machine['date']}; {cores} cores ({self.machine['processor']}) for root and all blades; "
             f"{runs} run{'s' if runs > 1 else ''}"
-            + ("; open circles: stopped, and extrapolated" if open_circles else "")
         )
 
     def facts(self) -> dict[str, Any]:

@@ -45,6 +45,8 @@ def test_the_plot_is_a_picture_with_a_line_and_a_label_for_each() -> None:
     assert "swarm: 13 s" in svg
     assert "a &amp; b: " in svg
     assert "here" in svg
+    assert "open circles" in svg
+    assert "open circles" not in render_plot(summarise(ROOMS[:1]), {}, title="", caption="")
 
 
 def test_one_room_alone_can_be_drawn() -> None:
