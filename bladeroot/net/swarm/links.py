@@ -1,4 +1,4 @@
-"""Which interfaces have a link."""
+"""Which interfaces have a link, and how fast it is."""
 
 from __future__ import annotations
 
@@ -18,6 +18,12 @@ def find_links(net: Path = _NET) -> frozenset[tuple[str, str]]:
         for path in net.glob("*")
         if _read(path / "operstate") in _WITH_LINK
     )
+
+
+def find_fastest_mbits(net: Path = _NET) -> int:
+    """The speed of the fastest network card that has a link; 0 where none tells."""
+    speeds = [_read(path / "speed") for path in net.glob("*") if (path / "device").exists()]
+    return max((int(speed) for speed in speeds if speed.isdecimal()), default=0)
 
 
 def _read(path: Path) -> str:

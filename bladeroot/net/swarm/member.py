@@ -62,8 +62,8 @@ class Member:
         """Raise the priority of pieces that an earlier fetch left out."""
         self.handle.prioritize_pieces([(number, 4) for number in numbers])
 
-    def give_by(self, first_seeder: FirstSeeder | None) -> None:
-        """Give by the first seeder and not by libtorrent, or (None) the other way round."""
+    def give_by(self, first_seeder: FirstSeeder | None, *, also_here: bool = False) -> None:
+        """Give by the first seeder and not (or also) by libtorrent, or (None) by that alone."""
         former, self._first_seeder = self._first_seeder, first_seeder
         if former is first_seeder:
             return
@@ -73,7 +73,8 @@ class Member:
         if first_seeder is None:
             self.handle.resume()
         else:
-            self.handle.pause()
+            if not also_here:
+                self.handle.pause()
             first_seeder.give(self.torrent, self._save_path)
 
     def add_peers(self, peers: Iterable[Address]) -> None:

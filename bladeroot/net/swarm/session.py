@@ -23,12 +23,14 @@ from bladeroot.errors import (
 from bladeroot.events import Reporter, SwarmStats, ignore
 from bladeroot.net.swarm.fetching import Address, Fetch, OnPiece, choose_pieces
 from bladeroot.net.swarm.firstseeder import FirstSeeder
-from bladeroot.net.swarm.links import find_links
+from bladeroot.net.swarm.links import find_fastest_mbits, find_links
 from bladeroot.net.swarm.member import Member
 from bladeroot.net.swarm.settings import MAX_PEERS_PER_TORRENT, make_settings
 
 DEFAULT_SWARM_PORT = 7475
 DEFAULT_FIRST_SEEDER_PORT = 7476
+_WIDE_MBITS = 2500
+"""More than one thread of Python gives out: what is left is for libtorrent, whose copies do no harm there."""
 _TICK_S = 1.0
 _POLL_MS = 200
 _NOTE_S = 0.1
@@ -71,6 +73,7 @@ class Swarm:
         self._addresses = addresses
         self._upload_limit = upload_limit
         self._first_seeder: FirstSeeder | None = None
+        self._is_wide = False
         self._links = find_links()
         self._session = lt.session(parameters)
         _limit_local_peers_too(self._session)
@@ -121,7 +124,7 @@ class Swarm:
                 member = self._join(torrent, parsed, save_path, wanted=None, peers=peers, trusted=True)
             member.is_trusted = True
             if self._first_seeder is not None:
-                member.give_by(self._first_seeder)
+                member.give_by(self._first_seeder, also_here=self._is_wide)
         return parsed.info_hash
 
     def fetch(
@@ -224,12 +227,16 @@ class Swarm:
         return first_seeder.port if first_seeder is not None else self.port
 
     def set_as_root(self, *, as_root: bool) -> None:
-        """Give as the first seeder does from now on (`net.swarm.firstseeder`), or as everybody."""
+        """Give as the first seeder does from now on (`net.swarm.firstseeder`), or as everybody.
+
+        Over a wide link (10 Gb/s) it gives in both ways.
+        """
+        self._is_wide = find_fastest_mbits() >= _WIDE_MBITS
         with self._lock:
             former, self._first_seeder = self._first_seeder, self._open_first_seeder() if as_root else None
             for member in self._members.values():
                 if member.is_trusted:
-                    member.give_by(self._first_seeder)
+                    member.give_by(self._first_seeder, also_here=self._is_wide)
         if former is not None:
             former.close()
 

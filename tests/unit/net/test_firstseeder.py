@@ -16,7 +16,7 @@ from bladeroot.core import peerwire
 from bladeroot.core.offers import OPEN_OFFERS
 from bladeroot.core.peerwire import Message
 from bladeroot.core.torrentfile import parse_torrent
-from bladeroot.errors import PortTakenError
+from bladeroot.errors import NetworkError, PortTakenError
 from bladeroot.net.swarm import Swarm
 from bladeroot.net.swarm.firstseeder import FirstSeeder
 from tests.swarmdata import TestArtefact, make_artefact
@@ -186,3 +186,23 @@ def test_a_limit_holds(artefact: TestArtefact, seeder: FirstSeeder, tmp_path: Pa
 def test_a_taken_port_is_said(seeder: FirstSeeder) -> None:
     with pytest.raises(PortTakenError, match=str(seeder.port)):
         FirstSeeder(addresses=LOOPBACK, port=seeder.port)
+
+
+@pytest.mark.parametrize("mbits", [1000, 10000])
+def test_over_a_wide_link_a_root_gives_in_both_ways(
+    artefact: TestArtefact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mbits: int
+) -> None:
+    monkeypatch.setattr("bladeroot.net.swarm.session.find_fastest_mbits", lambda: mbits)
+    artefact.write(tmp_path / "root")
+    with (
+        Swarm(port=0, addresses=LOOPBACK, as_root=True) as root,
+        Swarm(port=0, addresses=LOOPBACK) as member,
+    ):
+        root.seed(artefact.torrent, tmp_path / "root")
+        peers = [("127.0.0.1", root.port)]
+        if mbits < 2500:
+            with pytest.raises(NetworkError):
+                member.fetch(artefact.torrent, tmp_path / "member", peers=peers, deadline_s=1.0)
+            peers = [("127.0.0.1", root.giving_port)]
+        member.fetch(artefact.torrent, tmp_path / "member", peers=peers, deadline_s=DEADLINE_S)
+        assert root.stats(artefact.info_hash).up_bytes >= artefact.size_bytes
