@@ -12,12 +12,13 @@ import attrs
 import pytest
 
 from bladeroot.core.manifest import Artefact, ArtefactKind
+from bladeroot.core.reports import PeerList
 from bladeroot.core.torrentfile import hash_file_root
 from bladeroot.events import Event, Note, Warned
 from bladeroot.host.depot import Depot
 from bladeroot.host.pruning import prune_depot
 from bladeroot.net.client import RootClient
-from bladeroot.net.swarm import Address, Swarm
+from bladeroot.net.swarm import Swarm
 from bladeroot.ops.sources import DepotSource, SwarmSource
 from bladeroot.ops.verifying import RATE_BYTES_S, REST_S, DepotVerifier, fetch_lost, find_lost
 from tests.unit.host.test_depot import add_artefact, make_generation
@@ -269,8 +270,8 @@ class TellingRoot:
     def torrent(self, info_hash: str) -> bytes:
         return self.depot.torrent(info_hash)
 
-    def peers(self, _info_hash: str) -> list[Address]:
-        return [("127.0.0.1", self.port)]
+    def peers(self, _info_hash: str) -> PeerList:
+        return PeerList(peers=(("127.0.0.1", self.port),))
 
 
 def test_what_a_swarm_gave_and_lost_comes_back_from_its_others(store: Store) -> None:
