@@ -16,7 +16,7 @@ from bladeroot.events import Note, Reporter, SwarmStats, Warned
 from bladeroot.net.swarm.fetching import Address, Fetch, Ledger
 from bladeroot.net.swarm.firstseeder import FirstSeeder
 
-_NOTE_S = 0.1
+_NOTE_S = 0.5
 _STALL_S = 30.0
 
 

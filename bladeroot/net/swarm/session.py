@@ -33,8 +33,6 @@ _WIDE_MBITS = 2500
 """More than one thread of Python gives out: what is left is for libtorrent, whose copies do no harm there."""
 _TICK_S = 1.0
 _POLL_MS = 200
-_NOTE_S = 0.1
-_STALL_S = 30.0
 _LISTEN_TIMEOUT_S = 10.0
 
 
