@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,9 +77,12 @@ def write_host_keys(slot: Path, identity: Path, made: Callable[[], list[Path]] =
                 run(["chroot", slot, "/usr/bin/ssh-keygen", "-A"], timeout_s=_KEYGEN_TIMEOUT_S)
             keys = sorted(ssh.glob(_HOST_KEYS))
         for key in keys:
-            _copy_key(key, identity)
+            # Whole or not at all: what is there is the blade's for ever.
+            write_atomically(identity / key.name, key.read_bytes(), mode=_mode_of(key))
     for key in sorted(identity.glob(_HOST_KEYS)):
-        _copy_key(key, ssh)
+        copy = ssh / key.name
+        copy.write_bytes(key.read_bytes())
+        copy.chmod(_mode_of(key))
     return True
 
 
@@ -91,8 +93,5 @@ def write_installed(slot: Path, facts: Mapping[str, Any]) -> None:
     write_atomically(path, json.dumps(dict(facts), indent=2, sort_keys=True) + "\n")
 
 
-def _copy_key(key: Path, directory: Path) -> None:
-    target = directory / key.name
-    if key.resolve() != target.resolve():
-        shutil.copyfile(key, target)
-    target.chmod(0o644 if key.suffix == ".pub" else 0o600)
+def _mode_of(key: Path) -> int:
+    return 0o644 if key.suffix == ".pub" else 0o600
