@@ -12,8 +12,6 @@ from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import zstandard
-
 from bladeroot.core.cpio import Entry, find_parents, make_directory, make_file
 from bladeroot.host.files import scratch_folder
 from bladeroot.host.kernelmodules import (
@@ -25,9 +23,9 @@ from bladeroot.host.kernelmodules import (
     read_module,
 )
 from bladeroot.host.kernels import resolve_inside
+from bladeroot.ops.initramfs.keptmodules import KeptModules
 
 _FIRMWARE_SUFFIXES = ("", ".zst", ".xz")
-_LEVEL = 10
 
 
 def make_module_entries(
@@ -47,6 +45,7 @@ def _stage(root: Path, modules: FoundModules) -> dict[str, Path]:
     folder = root / "lib/modules" / modules.release
     folder.mkdir(parents=True)
     is_compressed = loads_compressed_modules()
+    kept = KeptModules(modules.release)
 
     def stage(path: Path) -> None:
         target = folder / path.relative_to(modules.folder).with_name(name_of(path))
@@ -54,7 +53,7 @@ def _stage(root: Path, modules: FoundModules) -> dict[str, Path]:
         data = read_module(path)
         if is_compressed:
             target = target.with_name(f"{target.name}.zst")
-            data = zstandard.ZstdCompressor(level=_LEVEL).compress(data)
+            data = kept.compress(target.name, data)
         target.write_bytes(data)
 
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:

@@ -6,10 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from bladeroot.core.manifest import Artefact, ArtefactKind
 from bladeroot.host.depot import Depot
 from bladeroot.ops.initramfs import loaded
+from bladeroot.ops.initramfs.keptmodules import KeptModules
 from bladeroot.ops.initramfs.made import keep_made_agent, read_made_agent
 
 
@@ -43,6 +45,33 @@ def test_what_is_loaded_is_asked_again_when_a_source_changes(
     (tmp_path / "cache/agent/loaded.json").write_text("[torn")
     assert loaded.list_loaded([source]) == [("attr", "/usr/lib/attr.py")]
     assert asked.times == 3
+
+
+def test_a_module_is_compressed_again_only_if_it_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BLADEROOT_CACHE", str(tmp_path))
+    first = KeptModules("6.1").compress("nvme.ko.zst", b"a module" * 99)
+    (kept,) = tmp_path.rglob("nvme.ko.zst")
+    # Another frame of the same bytes: it is taken as it is.
+    other = zstandard.ZstdCompressor(level=1, write_checksum=True).compress(b"a module" * 99)
+    assert other != first
+    kept.write_bytes(other)
+    assert KeptModules("6.1").compress("nvme.ko.zst", b"a module" * 99) == other
+    for damage in (b"", b"torn", first[:-2], zstandard.ZstdCompressor().compress(b"b module" * 99)):
+        kept.write_bytes(damage)
+        assert KeptModules("6.1").compress("nvme.ko.zst", b"a module" * 99) == first
+    assert KeptModules("6.1").compress("nvme.ko.zst", b"") == zstandard.ZstdCompressor(level=10).compress(b"")
+
+
+def test_modules_of_a_few_kernels_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BLADEROOT_CACHE", str(tmp_path))
+    for number in range(7):
+        KeptModules(f"6.{number}").compress("nvme.ko.zst", b"a module")
+    assert len(list(tmp_path.glob("*/*"))) == 4
+    tmp_path.joinpath("file").touch()
+    monkeypatch.setenv("BLADEROOT_CACHE", str(tmp_path / "file"))
+    assert KeptModules("6.1").compress("nvme.ko.zst", b"a module")
 
 
 @pytest.fixture
