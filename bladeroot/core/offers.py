@@ -32,6 +32,8 @@ class _Taker:
     has: bytearray
     missing: int
     offered: dict[int, None] = field(factory=dict)
+    allowed: set[int] = field(factory=set)
+    """All that it was ever offered: who was told that it can have a piece asks again and again."""
     is_active: bool = False
     is_interested: bool = False
     is_picky: bool = False
@@ -53,9 +55,10 @@ class Offers(Generic[K]):
         """How many takers have a piece or are offered it."""
         self._takers: dict[K, _Taker] = {}
 
-    def join(self, name: K, has: Iterable[int]) -> None:
+    def join(self, name: K, has: Iterable[int], now_s: float) -> None:
         """A taker has come, and said what it has."""
-        taker = _Taker(bytearray(self._pieces), self._pieces)
+        self.leave(name)
+        taker = _Taker(bytearray(self._pieces), self._pieces, moved_at_s=now_s)
         self._takers[name] = taker
         for piece in has:
             self._note(taker, piece)
@@ -74,6 +77,7 @@ class Offers(Generic[K]):
         if taker is None or not 0 <= piece < self._pieces or taker.has[piece]:
             return []
         self._note(taker, piece)
+        taker.allowed.discard(piece)
         if piece not in taker.offered:
             return []
         del taker.offered[piece]
@@ -90,7 +94,18 @@ class Offers(Generic[K]):
     def is_offered(self, name: K, piece: int) -> bool:
         """Whether the taker may ask for the piece."""
         taker = self._takers.get(name)
-        return taker is not None and 0 <= piece < self._pieces and (taker.is_picky or piece in taker.offered)
+        return taker is not None and piece in taker.allowed
+
+    def note_given(self, name: K, now_s: float) -> None:
+        """A taker has been given a part of a piece: it gets on."""
+        taker = self._takers.get(name)
+        if taker is not None:
+            taker.moved_at_s = now_s
+
+    def lacks_nothing(self, name: K) -> bool:
+        """Whether a taker has every piece."""
+        taker = self._takers.get(name)
+        return taker is not None and not taker.missing
 
     def make(self, now_s: float) -> list[tuple[K, int]]:
         """What is to be offered now: call it when a taker has come or gone, and now and then."""
@@ -127,6 +142,7 @@ class Offers(Generic[K]):
             if piece is None:
                 break
             taker.offered[piece] = None
+            taker.allowed.add(piece)
             self._weights[piece] += 1
             pieces.append(piece)
         return pieces
@@ -134,6 +150,7 @@ class Offers(Generic[K]):
     def _offer_all(self, taker: _Taker) -> list[int]:
         self._withdraw(taker)
         taker.is_picky, taker.is_active = True, False
+        taker.allowed.update(range(self._pieces))
         return [piece for piece in range(self._pieces) if not taker.has[piece]]
 
     def _choose(self, taker: _Taker) -> int | None:

@@ -136,11 +136,10 @@ class Holdings:
     def _seed_all(self, swarm: Swarm) -> None:
         """Seed what is new. A generation that cannot be seeded is not served."""
         for serial, manifest in sorted(self._generations.items()):
-            seeded = swarm.info_hashes()
             try:
                 for info_hash in [artefact.info_hash for artefact in manifest.artefacts]:
-                    if info_hash not in seeded:
-                        swarm.seed(self.depot.torrent(info_hash), self.depot.save_path(info_hash))
+                    # Also what was fetched in this swarm: from now on it is known to be whole.
+                    swarm.seed(self.depot.torrent(info_hash), self.depot.save_path(info_hash))
             except BladerootError as error:
                 self._reject(serial, error, manifest)
                 self._let_go(serial)

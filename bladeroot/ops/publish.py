@@ -105,7 +105,7 @@ def publish_snapshot(
     """
     cluster = plan.folder.cluster
     package_of = read_package_order(plan.snapshot)
-    known = KnownFrames(depot.packed_record)
+    known = KnownFrames(depot.packed_record, plan.snapshot)
 
     def pack(kind: ArtefactKind) -> Artefact:
         with step(kind, f"Pack {kind}", reporter), depot.new_artefact() as writer:

@@ -20,7 +20,7 @@ from attrs import frozen
 
 from bladeroot.core.framing import Content, PlannedFrame
 from bladeroot.errors import NoRoomError
-from bladeroot.host.files import write_atomically
+from bladeroot.host.files import sync_filesystem, write_atomically
 
 PACKING_VERSION = 1
 """Counts changes of what `host.archive.pack` makes of the same plan; those of libzstd count by themselves."""
@@ -46,21 +46,25 @@ class KnownFrame:
 
 
 class KnownFrames:
-    """The record in the file `path`. Thread-safe, but for `save`.
+    """The record in the file `path` of what is packed of `tree`. Thread-safe, but for `save`.
 
     A file counts as what it was while its device, inode, size, mtime and ctime are. `now_ns` is the clock
-    that ctimes are of.
+    that ctimes are of. Remembered is only what has not been changed since this was made.
     """
 
-    def __init__(self, path: Path, *, now_ns: Callable[[], int] = time.time_ns) -> None:
+    def __init__(self, path: Path, tree: Path, *, now_ns: Callable[[], int] = time.time_ns) -> None:
         self._path = path
-        self._now_ns = now_ns
+        self._settled_before_ns = now_ns() - _SETTLED_NS
+        try:
+            # A write to a mapped page moves the ctime only where the page is clean.
+            sync_filesystem(tree)
+        except OSError:
+            self._settled_before_ns = 0
         self._before = _read(path)
         self._used: dict[bytes, KnownFrame] = {}
 
     def look(self, top: bytes, planned: PlannedFrame, level: int) -> Sight | None:
         """What a planned frame would be packed of, as it is now; None if that is not what was planned."""
-        seen_ns = self._now_ns()
         states: list[FileState] = []
         for part in planned.parts:
             if isinstance(part, bytes):
@@ -72,7 +76,7 @@ class KnownFrames:
             if not stat.S_ISREG(status.st_mode) or status.st_mtime_ns != part.member.mtime_ns:
                 return None
             states.append(read_state(status))
-        is_settled = all(state.ctime_ns < seen_ns - _SETTLED_NS for state in states)
+        is_settled = all(state.ctime_ns < self._settled_before_ns for state in states)
         return Sight(_make_key(planned.parts, states, level), tuple(states), is_settled)
 
     def find(self, sight: Sight) -> KnownFrame | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import resource
 import threading
 import time
 from collections.abc import Coroutine, Sequence
@@ -24,7 +25,9 @@ from bladeroot.core.torrentfile import Torrent
 from bladeroot.errors import NetworkError, PortTakenError
 from bladeroot.net.swarm.connection import Connection
 
-_MOST_CONNECTIONS = 1000
+_MOST_CONNECTIONS = 4000
+_OTHER_FILES = 300
+"""Open files that are for everything else in this process."""
 _TICK_S = 0.25
 _REFILL_S = 0.02
 _T = TypeVar("_T")
@@ -83,6 +86,7 @@ class FirstSeeder:
     def __init__(self, *, addresses: Sequence[str], port: int, limit: int = 0) -> None:
         self._artefacts: dict[bytes, GivenArtefact] = {}
         self._connections: dict[Connection, None] = {}
+        self._most_connections = _allow_open_files(_MOST_CONNECTIONS)
         self._limit = limit
         self._budget = 0.0
         self._loop = asyncio.new_event_loop()
@@ -139,7 +143,7 @@ class FirstSeeder:
 
     async def _open(self, addresses: Sequence[str], port: int) -> int:
         def accept() -> Connection:
-            return Connection(self._find_wanted, self._spend, self._note_end)
+            return Connection(self._artefacts.get, self._spend, self._note_begin, self._note_end)
 
         try:
             self._server = await self._loop.create_server(accept, list(addresses), port)
@@ -159,13 +163,9 @@ class FirstSeeder:
             given.close_file()
         await asyncio.gather(*self._jobs, return_exceptions=True)
 
-    def _find_wanted(self, connection: Connection, short_hash: bytes) -> GivenArtefact | None:
-        if len(self._connections) >= _MOST_CONNECTIONS:
-            return None
-        given = self._artefacts.get(short_hash)
-        if given is not None:
-            self._connections[connection] = None
-        return given
+    def _note_begin(self, connection: Connection) -> bool:
+        self._connections[connection] = None
+        return len(self._connections) <= self._most_connections
 
     def _note_end(self, connection: Connection) -> None:
         self._connections.pop(connection, None)
@@ -177,8 +177,10 @@ class FirstSeeder:
             for given in self._artefacts.values():
                 given.measure_rate(_TICK_S)
                 given.offer()
-            for connection in [one for one in self._connections if one.is_silent(now_s)]:
-                connection.close()
+            for connection in list(self._connections):
+                connection.say_alive(now_s)
+                if connection.is_silent(now_s):
+                    connection.close()
 
     def _spend(self, size_bytes: int) -> bool:
         """Whether so much may be given now; what was refused is asked for again when there is a budget."""
@@ -201,3 +203,13 @@ class FirstSeeder:
                 if self._budget <= 0:
                     self._connections[connection] = self._connections.pop(connection)
                     break
+
+
+def _allow_open_files(wanted: int) -> int:
+    """Let this process have so many connections, or as many as it may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + _OTHER_FILES
+    if soft < needed:
+        soft = min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return min(wanted, soft - _OTHER_FILES)

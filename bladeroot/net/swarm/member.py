@@ -18,19 +18,27 @@ from bladeroot.net.swarm.firstseeder import FirstSeeder
 
 _NOTE_S = 0.5
 _STALL_S = 30.0
+WAYS_TO_DISCOVER = lt.torrent_flags.disable_lsd | lt.torrent_flags.disable_pex
+"""Flags that switch off BEP 14 and BEP 11."""
 
 
 class Member:
     """One artefact in the session. The pump thread calls `handle_alert` and `tick`, others the rest."""
 
     def __init__(
-        self, handle: lt.torrent_handle, torrent: Torrent, save_path: Path, reporter: Reporter
+        self,
+        handle: lt.torrent_handle,
+        torrent: Torrent,
+        save_path: Path,
+        reporter: Reporter,
+        *,
+        discovers: bool = True,
     ) -> None:
         self.handle = handle
         self.torrent = torrent
         self.label = f"{torrent.name} {torrent.info_hash[:16]}"
         self.failure: BladerootError | None = None
-        self._discovers = True
+        self._discovers = discovers
         self.is_trusted = False
         """Whether it is known to be whole."""
         self._first_seeder: FirstSeeder | None = None
@@ -85,8 +93,7 @@ class Member:
         """Whether others are found by multicast (BEP 14) and by what peers tell (BEP 11)."""
         if discovers is not self._discovers:
             self._discovers = discovers
-            ways = lt.torrent_flags.disable_lsd | lt.torrent_flags.disable_pex
-            self.handle.set_flags(0 if discovers else ways, ways)
+            self.handle.set_flags(0 if discovers else WAYS_TO_DISCOVER, WAYS_TO_DISCOVER)
 
     def fail(self, error: BladerootError) -> None:
         with self._lock:

@@ -24,7 +24,7 @@ from bladeroot.events import Reporter, SwarmStats, ignore
 from bladeroot.net.swarm.fetching import Address, Fetch, OnPiece, choose_pieces
 from bladeroot.net.swarm.firstseeder import FirstSeeder
 from bladeroot.net.swarm.links import find_fastest_mbits, find_links
-from bladeroot.net.swarm.member import Member
+from bladeroot.net.swarm.member import WAYS_TO_DISCOVER, Member
 from bladeroot.net.swarm.settings import MAX_PEERS_PER_TORRENT, make_settings
 
 DEFAULT_SWARM_PORT = 7475
@@ -155,7 +155,15 @@ class Swarm:
             known = self._members.get(parsed.info_hash)
             if known is None:
                 save_path.mkdir(parents=True, exist_ok=True)
-                member = self._join(torrent, parsed, save_path, wanted=numbers, peers=peers, trusted=False)
+                member = self._join(
+                    torrent,
+                    parsed,
+                    save_path,
+                    wanted=numbers,
+                    peers=peers,
+                    trusted=False,
+                    discovers=discovers,
+                )
             else:
                 member = known
                 member.want_more(numbers)
@@ -255,6 +263,7 @@ class Swarm:
         wanted: frozenset[int] | None,
         peers: Iterable[Address],
         trusted: bool,
+        discovers: bool = True,
     ) -> Member:
         try:
             parameters = lt.load_torrent_buffer(torrent)
@@ -262,6 +271,8 @@ class Swarm:
             parameters.peers = list(peers)
             parameters.max_connections = MAX_PEERS_PER_TORRENT
             parameters.flags &= ~(lt.torrent_flags.auto_managed | lt.torrent_flags.paused)
+            if not discovers:
+                parameters.flags |= WAYS_TO_DISCOVER
             if trusted:
                 parameters.flags |= lt.torrent_flags.seed_mode
                 parameters.verified_pieces = [True] * len(parsed.files)
@@ -270,7 +281,7 @@ class Swarm:
             handle = self._session.add_torrent(parameters)
         except RuntimeError as error:
             raise ArtefactError(f"{parsed.name} {parsed.info_hash[:16]}: {error}") from error
-        member = Member(handle, parsed, save_path, self._reporter)
+        member = Member(handle, parsed, save_path, self._reporter, discovers=discovers)
         self._members[parsed.info_hash] = member
         return member
 

@@ -102,7 +102,9 @@ class AgentPlan:
         return self.userland.fingerprint()
 
     def _modules_key(self) -> list[Any]:
-        return [self.release, [_stamp(path) for path in self.modules.paths], _stamp_firmware(self.snapshot)]
+        indexes = [self.modules.folder / name for name in kernelmodules.INDEX_FILES]
+        paths = [*self.modules.paths, *(path for path in indexes if path.exists())]
+        return [self.release, [_stamp(path) for path in paths], _stamp_firmware(self.snapshot)]
 
 
 def plan_agent(
@@ -136,17 +138,18 @@ def _choose_kernel(snapshot: Path, images: list[tuple[str, Path]]) -> tuple[tupl
     return next((one for one in found if one[1].paths), found[0])
 
 
-def _stamp(path: Path) -> tuple[str, int, int]:
+def _stamp(path: Path) -> tuple[str, int, int, int, int]:
+    """By the time of change too, which nobody can set: a file may be replaced by one as old and as long."""
     status = path.lstat()
-    return path.name, status.st_size, status.st_mtime_ns
+    return str(path), status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def _stamp_firmware(snapshot: Path) -> list[tuple[str, int, int]]:
+def _stamp_firmware(snapshot: Path) -> list[tuple[str, int, int, int, int]]:
     """Of all, chosen or not: to know what the modules name they would have to be read."""
     return [_stamp(path) for path in sorted(resolve_inside(snapshot, "lib/firmware").rglob("*"))]
 
 
-def _stamp_builder() -> list[tuple[str, int, int]]:
+def _stamp_builder() -> list[tuple[str, int, int, int, int]]:
     """Of the code that decides what is in an archive."""
     sources = [*Path(__file__).parent.glob("*.py"), Path(cpio.__file__), Path(kernelmodules.__file__)]
     return [_stamp(path) for path in sorted(sources)]

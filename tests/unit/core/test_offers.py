@@ -24,7 +24,7 @@ class Room:
 
     def join(self, blade: int, has: tuple[int, ...] = ()) -> None:
         self.open[blade] = []
-        self.offers.join(blade, has)
+        self.offers.join(blade, has, self.now_s)
         self.offers.note_interest(blade, is_interested=True)
 
     def make(self) -> None:
@@ -88,8 +88,20 @@ def test_who_takes_nothing_makes_way_and_its_pieces_go_to_another() -> None:
     room.now_s = PATIENCE_S + 1
     room.offered.clear()
     room.make()
-    assert not any(room.offers.is_offered(0, piece) for piece in stuck)
+    assert all(room.offers.is_offered(0, piece) for piece in stuck), "it was told so, and asks for them"
     assert set(stuck) <= {piece for blade in range(1, FAN_OUT + 1) for piece in room.open[blade]}
+
+
+def test_who_gets_a_piece_slowly_keeps_its_place() -> None:
+    room = Room(100, 2 * FAN_OUT)
+    room.make()
+    active = room.active()
+    for _ in range(10):
+        room.now_s += PATIENCE_S - 1
+        for blade in active:
+            room.offers.note_given(blade, room.now_s)
+        room.make()
+    assert room.active() == active
 
 
 def test_who_takes_nothing_goes_on_where_nobody_waits() -> None:
@@ -119,18 +131,20 @@ def test_who_has_everything_takes_no_place() -> None:
     room.join(99)
     room.make()
     assert room.active() == [99]
+    assert room.offers.lacks_nothing(0)
+    assert not room.offers.lacks_nothing(99)
 
 
 def test_who_wants_something_particular_may_choose() -> None:
     offers: Offers[str] = Offers(100, Random(1))
-    offers.join("blade", [3])
+    offers.join("blade", [3], 0.0)
     offers.note_interest("blade", is_interested=False)
     assert len(offers.make(0.0)) == OPEN_OFFERS
     assert not offers.make(PICKY_AFTER_S / 2)
     assert sorted(piece for _, piece in offers.make(PICKY_AFTER_S + 0.1)) == [0, 1, 2, *range(4, 100)]
     assert offers.is_offered("blade", 77)
     assert not offers.is_offered("blade", 100)
-    offers.join("other", [])
+    offers.join("other", [], 0.0)
     offers.note_interest("other", is_interested=True)
     assert {name for name, _ in offers.make(9.0)} == {"other"}
 
@@ -138,7 +152,7 @@ def test_who_wants_something_particular_may_choose() -> None:
 @pytest.mark.parametrize("piece", [-1, 5, 1 << 31])
 def test_what_no_piece_is_changes_nothing(piece: int) -> None:
     offers: Offers[str] = Offers(5, Random(1))
-    offers.join("blade", [])
+    offers.join("blade", [], 0.0)
     assert offers.note_has("blade", piece, 0.0) == []
     assert offers.note_has("stranger", 1, 0.0) == []
     assert not offers.is_offered("stranger", 1)

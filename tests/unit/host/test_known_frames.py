@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import random
 import time
@@ -16,6 +17,7 @@ from bladeroot.core.framing import CutSizes
 from bladeroot.core.manifest import Artefact, ArtefactKind
 from bladeroot.host.archive import KnownFrames, PackResult, pack_members, scan_tree
 from bladeroot.host.depot import Depot
+from bladeroot.host.files import sync_filesystem
 from bladeroot.host.pruning import prune_depot
 
 CUTS = CutSizes(8 << 10, 32 << 10)
@@ -50,7 +52,7 @@ class Packing:
         self, depot: Depot | None = None, *, level: int = 1, now_ns: Callable[[], int] = later
     ) -> Artefact:
         depot = depot or self.depot
-        known = KnownFrames(depot.packed_record, now_ns=now_ns)
+        known = KnownFrames(depot.packed_record, self.tree, now_ns=now_ns)
         self.made = []
         with depot.lock(), depot.new_artefact() as writer:
 
@@ -241,3 +243,18 @@ def test_the_record_does_not_grow_without_end(packing: Packing, monkeypatch: pyt
     assert sizes[1] == sizes[2] == sizes[3] <= 50 * 68 + 100
     packing.pack(level=4)
     assert packing.made_frames == 0, "what was used last is what is kept"
+
+
+def test_what_is_written_through_a_mapping_is_packed(packing: Packing, tmp_path: Path) -> None:
+    """Twice to the same page, which is dirty already the second time."""
+    path = packing.path(1)
+    path.write_bytes(bytes(8192))
+    sync_filesystem(packing.tree)
+    before = path.stat().st_ctime_ns
+    with path.open("r+b") as stream, mmap.mmap(stream.fileno(), 0) as mapped:
+        mapped[0:5] = b"first"
+        if path.stat().st_ctime_ns == before:
+            pytest.skip("this file system tells nobody of mapped writes")
+        packing.pack()
+        mapped[0:5] = b"other"
+        assert packing.pack() == packing.pack(Depot.create(tmp_path / "fresh"))

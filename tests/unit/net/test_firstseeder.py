@@ -206,3 +206,43 @@ def test_over_a_wide_link_a_root_gives_in_both_ways(
             peers = [("127.0.0.1", root.giving_port)]
         member.fetch(artefact.torrent, tmp_path / "member", peers=peers, deadline_s=DEADLINE_S)
         assert root.stats(artefact.info_hash).up_bytes >= artefact.size_bytes
+
+
+def test_a_file_that_is_gone_ends_that_connection_and_no_other(
+    artefact: TestArtefact, seeder: FirstSeeder, tmp_path: Path
+) -> None:
+    seeder.set_limit(100 * artefact.size_bytes)
+    broken = make_artefact(4, 20_000)
+    broken.write(tmp_path / "broken")
+    seeder.give(parse_torrent(broken.torrent), tmp_path / "broken")
+    peer = Peer(seeder, broken)
+    peer.say(Message.HAVE_NONE)
+    peer.say(Message.INTERESTED)
+    piece = peer.hear_offers()[0]
+    for path in (tmp_path / "broken" / "runtime").iterdir():
+        path.unlink()
+    peer.say(Message.REQUEST, struct.pack(">III", piece, 0, 1000))
+    assert peer.is_let_go()
+    with Swarm(port=0, addresses=LOOPBACK) as member:
+        peers = [("127.0.0.1", seeder.port)]
+        member.fetch(artefact.torrent, tmp_path / "member", peers=peers, deadline_s=DEADLINE_S)
+
+
+def test_who_has_everything_is_told_so_and_goes(
+    artefact: TestArtefact, seeder: FirstSeeder, tmp_path: Path
+) -> None:
+    with Swarm(port=0, addresses=LOOPBACK) as member:
+        peers = [("127.0.0.1", seeder.port)]
+        member.fetch(artefact.torrent, tmp_path / "member", peers=peers, deadline_s=DEADLINE_S)
+        until = time.monotonic() + DEADLINE_S
+        while (given := seeder.find(artefact.info_hash)) and given.connections:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+
+
+def test_what_a_peer_does_not_take_does_not_pile_up(peer: Peer) -> None:
+    """It asks for hashes, whose refusal repeats what it sent, and reads none of it."""
+    questions = peerwire.render(Message.HASH_REQUEST, bytes(60_000)) * 5000
+    peer.socket.settimeout(1.0)
+    with pytest.raises(TimeoutError):
+        peer.socket.sendall(questions)
