@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from attrs import frozen
 
 Address = tuple[str, int]
+"""An IP address and a TCP port."""
 
 NEAR = 12
 """Members that one is told of. The graph has no islands if each knows more than ln N (5,000 blades: 8.5)."""

@@ -31,7 +31,7 @@ K = TypeVar("K", bound=Hashable)
 class _Taker:
     has: bytearray
     missing: int
-    offered: dict[int, None] = field(factory=dict)
+    offered: set[int] = field(factory=set)
     allowed: set[int] = field(factory=set)
     """All that it was ever offered: who was told that it can have a piece asks again and again."""
     is_active: bool = False
@@ -80,7 +80,7 @@ class Offers(Generic[K]):
         taker.allowed.discard(piece)
         if piece not in taker.offered:
             return []
-        del taker.offered[piece]
+        taker.offered.remove(piece)
         self._weights[piece] -= 1
         taker.moved_at_s = now_s
         return self._fill(taker)
@@ -141,7 +141,7 @@ class Offers(Generic[K]):
             piece = self._choose(taker)
             if piece is None:
                 break
-            taker.offered[piece] = None
+            taker.offered.add(piece)
             taker.allowed.add(piece)
             self._weights[piece] += 1
             pieces.append(piece)

@@ -171,9 +171,8 @@ class Extraction:
         except BaseException as error:
             self._fail(error)
             while (job := self._queue.take()) is not None:
-                self._queue.done(
-                    job.cost_bytes
-                )  # whoever submits must not wait for a worker that is not there
+                # Whoever submits must not wait for a worker that is not there.
+                self._queue.done(job.cost_bytes)
             return
         with writer:
             while self._do_next(writer, decompressor):

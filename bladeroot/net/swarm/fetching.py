@@ -11,11 +11,10 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
+from bladeroot.core.neighbours import Address
 from bladeroot.core.torrentfile import Torrent
 from bladeroot.errors import ArtefactError, BladerootError, DepotError, InterruptedByUserError, NetworkError
 
-Address = tuple[str, int]
-"""An IP address and a TCP port."""
 OnPiece = Callable[[str, bytes], None]
 """Takes a file's name and its verified bytes. May block; may raise, which ends the fetch."""
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import libtorrent as lt
 
+from bladeroot.core.neighbours import Address
 from bladeroot.core.torrentfile import Torrent
 from bladeroot.errors import BladerootError, DepotError, DepotFullError, NetworkError
 from bladeroot.events import Note, Reporter, SwarmStats, Warned
-from bladeroot.net.swarm.fetching import Address, Fetch, Ledger
+from bladeroot.net.swarm.fetching import Fetch, Ledger
 from bladeroot.net.swarm.firstseeder import FirstSeeder
 
 _NOTE_S = 0.5

@@ -13,6 +13,7 @@ from typing import Self, cast
 
 import libtorrent as lt
 
+from bladeroot.core.neighbours import Address
 from bladeroot.core.torrentfile import Torrent, parse_torrent
 from bladeroot.errors import (
     ArtefactError,
@@ -21,7 +22,7 @@ from bladeroot.errors import (
     PortTakenError,
 )
 from bladeroot.events import Reporter, SwarmStats, ignore
-from bladeroot.net.swarm.fetching import Address, Fetch, OnPiece, choose_pieces
+from bladeroot.net.swarm.fetching import Fetch, OnPiece, choose_pieces
 from bladeroot.net.swarm.firstseeder import FirstSeeder
 from bladeroot.net.swarm.links import find_fastest_mbits, find_links
 from bladeroot.net.swarm.member import WAYS_TO_DISCOVER, Member
@@ -168,7 +169,7 @@ class Swarm:
                 member = known
                 member.want_more(numbers)
                 member.add_peers(peers)
-            member.set_discovering(discovers=discovers)
+                member.set_discovering(discovers=discovers)
         fetch = Fetch(
             parsed,
             save_path,
@@ -237,7 +238,7 @@ class Swarm:
 
         Over a wide link (10 Gb/s) it gives in both ways.
         """
-        self._is_wide = find_fastest_mbits() >= _WIDE_MBITS
+        self._is_wide = as_root and find_fastest_mbits() >= _WIDE_MBITS
         with self._lock:
             former, self._first_seeder = self._first_seeder, self._open_first_seeder() if as_root else None
             for member in self._members.values():
