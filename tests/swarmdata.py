@@ -7,6 +7,7 @@ from pathlib import Path
 
 from attrs import frozen
 
+from bladeroot.core.manifest import Artefact, ArtefactKind
 from bladeroot.core.torrentfile import TorrentFile, build_torrent, hash_file_root, parse_torrent
 
 
@@ -18,6 +19,19 @@ class TestArtefact:
 
     torrent: bytes
     files: dict[str, bytes]
+
+    @property
+    def artefact(self) -> Artefact:
+        """As a manifest has it, but that the torrent has to be sent."""
+        torrent = parse_torrent(self.torrent)
+        return Artefact(
+            kind=ArtefactKind.RUNTIME,
+            info_hash=torrent.info_hash,
+            size_bytes=torrent.size_bytes,
+            raw_size_bytes=torrent.size_bytes,
+            piece_length=torrent.piece_length,
+            files=len(torrent.files),
+        )
 
     @property
     def info_hash(self) -> str:

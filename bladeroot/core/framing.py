@@ -28,6 +28,7 @@ from bladeroot.core.tarformat import (
     count_padding,
     render_head,
 )
+from bladeroot.core.torrentfile import TorrentFile, build_torrent, hash_file_root
 from bladeroot.errors import ArtefactError, NetworkError
 
 INDEX_NAME = "index"
@@ -177,6 +178,16 @@ def parse_index(data: bytes) -> FrameIndex:
     for number, frame in enumerate(index.frames):
         _check_frame(number, frame)
     return index
+
+
+def rebuild_torrent(name: str, index_data: bytes) -> bytes:
+    """The `.torrent` of the artefact of that name that has this index. Raises ArtefactError.
+
+    Both say the same of every frame; so only one of them has to be sent.
+    """
+    frames = parse_index(index_data).frames
+    files = [TorrentFile(frame_name(n), frame.size_bytes, frame.root) for n, frame in enumerate(frames)]
+    return build_torrent(name, [*files, TorrentFile(INDEX_NAME, len(index_data), hash_file_root(index_data))])
 
 
 def _decompress_index(payload: bytes) -> bytes:

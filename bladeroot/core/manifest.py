@@ -12,6 +12,7 @@ from attrs import frozen
 
 from bladeroot.core import signing, wire
 from bladeroot.core.cluster import Blade, Cluster, DiskRule, Layout, Network, Strangers
+from bladeroot.core.torrentfile import TorrentFile
 from bladeroot.errors import DepotError, InventoryError, TrustError
 
 MANIFEST_VERSION = 1
@@ -35,6 +36,10 @@ class ArtefactKind(StrEnum):
     """The kernel and initramfs that install, cut into files (`core.agentfiles`)."""
 
 
+TARBALLS = (ArtefactKind.RUNTIME, ArtefactKind.EXTRAS)
+"""Artefacts whose files laid end to end are one file that other programs read."""
+
+
 @frozen(kw_only=True)
 class Artefact:
     """One content-addressed part of a generation. `info_hash` (64 hexadecimal digits) names all its bytes."""
@@ -46,6 +51,8 @@ class Artefact:
     """Uncompressed; for the room that it takes on a disk."""
     piece_length: int
     files: int
+    index: TorrentFile | None = None
+    """A tarball's frame index: with that file the torrent need not be sent (`framing.rebuild_torrent`)."""
 
 
 @frozen(kw_only=True)

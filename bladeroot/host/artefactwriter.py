@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bladeroot.core.manifest import Artefact, ArtefactKind
-from bladeroot.core.torrentfile import TorrentFile, build_torrent, hash_file_root, parse_torrent
+from bladeroot.core.framing import INDEX_NAME
+from bladeroot.core.manifest import TARBALLS, Artefact, ArtefactKind
+from bladeroot.core.torrentfile import Torrent, TorrentFile, build_torrent, hash_file_root, parse_torrent
 from bladeroot.errors import ArtefactError
 from bladeroot.host.files import write_atomically
 
@@ -67,4 +68,9 @@ class ArtefactWriter:
             raw_size_bytes=raw_size_bytes,
             piece_length=torrent.piece_length,
             files=len(torrent.files),
+            index=_find_index(torrent) if kind in TARBALLS else None,
         )
+
+
+def _find_index(torrent: Torrent) -> TorrentFile | None:
+    return next((file for file in torrent.files if file.name == INDEX_NAME), None)

@@ -48,7 +48,6 @@ _unheard.addHandler(logging.NullHandler())
 
 _MSGPACK = "application/x-msgpack"
 _HASH = "{info_hash:[0-9a-f]{64}}"
-"""Above ln N for any room; LSD and PEX find the rest."""
 _MAX_LISTENERS = 64
 _LISTENER_QUEUE = 4096
 _LISTENER_PATIENCE_S = 30.0

@@ -137,7 +137,7 @@ class Fetcher:
         artefact = self.manifest.artefact(kind)
         if not self.depot.has(artefact.info_hash):
             with suppress(NetworkError, ArtefactError):
-                return parse_index(self.source.read_file(artefact.info_hash, INDEX_NAME))
+                return parse_index(self.source.read_file(artefact, INDEX_NAME))
         found: list[bytes] = []
         self.fetch(kind, lambda _name, data: found.append(data), wanted=(INDEX_NAME,))
         return parse_index(found[0])

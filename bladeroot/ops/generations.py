@@ -8,7 +8,6 @@ from attrs import frozen
 
 from bladeroot.core.manifest import (
     Artefact,
-    ArtefactKind,
     Manifest,
     SignedManifest,
     accept_manifest,
@@ -18,9 +17,6 @@ from bladeroot.core.torrentfile import hash_file_root
 from bladeroot.errors import ArtefactError, DepotError, TrustError
 from bladeroot.events import Reporter, ignore
 from bladeroot.host.depot import Depot
-
-TARBALLS = (ArtefactKind.RUNTIME, ArtefactKind.EXTRAS)
-"""Artefacts whose files laid end to end are one file that other programs read."""
 
 
 @frozen(kw_only=True)

@@ -39,7 +39,7 @@ def fetch_hooks(source: Source, manifest: Manifest, entry: BladeEntry, into: Pat
     DepotError.
     """
     artefact = manifest.artefact(ArtefactKind.OVERLAYS)
-    archive = source.read_file(artefact.info_hash, entry.overlay)
+    archive = source.read_file(artefact, entry.overlay)
     for path, content in read_plain_files(archive, HOOKS_DIRECTORY.encode()):
         when, _, name = path.decode(errors="replace").partition("/")
         if when not in list(When) or not name or "/" in name:

@@ -96,7 +96,7 @@ def apply_install(
         # All that only the root has, before the disk is touched: it may vanish at any time from now on.
         steps = steps_of(plan)
         for artefact in plan.manifest.artefacts if steps else ():
-            source.read_torrent(artefact.info_hash)
+            source.read_torrent(artefact)
         for name, title, run_step in steps:
             with step(name, title, reporter), installation.explain_broken_disk(title, log):
                 run_step(installation)

@@ -14,6 +14,7 @@ from bladeroot.core.bootfacts import BootFacts
 from bladeroot.core.diskchoice import Disk, choose_disk
 from bladeroot.core.disklayout import DATA_LABEL, DiskPlan, Use, plan_disk, render_plan
 from bladeroot.core.manifest import (
+    TARBALLS,
     Artefact,
     ArtefactKind,
     BladeEntry,
@@ -156,9 +157,7 @@ def plan_install(
     # Once is enough: an install that is taken up again has done it.
     wipe_data = wipe_data or (order is not None and order.wipe_data and before.wiped != order.number)
     entry = manifest.entry(blade_name)
-    image_bytes = sum(
-        artefact.raw_size_bytes for artefact in manifest.artefacts if _is_in_slot(artefact.kind)
-    )
+    image_bytes = sum(artefact.raw_size_bytes for artefact in manifest.artefacts if artefact.kind in TARBALLS)
     existing = read_table(opened)
     with _naming(disk.path):
         layout = plan_disk(
@@ -206,10 +205,6 @@ def _find_lowest_serial(before: BootFacts, cluster_id: str, wipe_data: bool, ord
         return 1
     ordered = order.serial if order is not None else None
     return max(1, min(before.serial, ordered or before.serial))
-
-
-def _is_in_slot(kind: ArtefactKind) -> bool:
-    return kind in (ArtefactKind.RUNTIME, ArtefactKind.EXTRAS)
 
 
 def _check_depot_fits(manifest: Manifest, layout: DiskPlan) -> None:

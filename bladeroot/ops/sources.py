@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from bladeroot.core.framing import INDEX_NAME, rebuild_torrent
 from bladeroot.core.manifest import Artefact, SignedManifest
-from bladeroot.core.torrentfile import Torrent, hash_file_root, parse_torrent
+from bladeroot.core.torrentfile import Torrent, TorrentFile, hash_file_root, parse_torrent
 from bladeroot.errors import ArtefactError, DepotError, DepotFullError, InterruptedByUserError, NetworkError
 from bladeroot.host import interrupts
 from bladeroot.host.depot import Depot
@@ -34,11 +35,11 @@ class Source(Protocol):
     def read_manifest(self) -> SignedManifest:
         """The newest manifest it offers, unchecked."""
 
-    def read_torrent(self, info_hash: str) -> bytes:
+    def read_torrent(self, artefact: Artefact) -> bytes:
         """An artefact's metadata, unchecked."""
 
-    def read_file(self, info_hash: str, name: str) -> bytes:
-        """One file of an artefact, checked against the info-hash, and kept nowhere."""
+    def read_file(self, artefact: Artefact, name: str) -> bytes:
+        """One file of an artefact, checked against the info-hash, and not in the depot for it."""
 
     def fetch(
         self,
@@ -82,7 +83,7 @@ def fetch_artefact(
             depot.distrust(info_hash)
         else:
             return
-    torrent_bytes = source.read_torrent(info_hash)
+    torrent_bytes = source.read_torrent(artefact)
     while True:
         try:
             torrent = depot.begin_artefact(torrent_bytes, info_hash)
@@ -109,13 +110,13 @@ class DepotSource:
             raise DepotError(f"no generation in {self._depot.path}", "`bladeroot publish` makes one")
         return self._depot.read_manifest(self._serial or serials[-1])
 
-    def read_torrent(self, info_hash: str) -> bytes:
+    def read_torrent(self, artefact: Artefact) -> bytes:
         """The metadata as the depot has it."""
-        return self._depot.torrent(info_hash)
+        return self._depot.torrent(artefact.info_hash)
 
-    def read_file(self, info_hash: str, name: str) -> bytes:
+    def read_file(self, artefact: Artefact, name: str) -> bytes:
         """The file as the depot has it. Raises DepotError, ArtefactError."""
-        return self._depot.read_file(info_hash, name)
+        return self._depot.read_file(artefact.info_hash, name)
 
     def fetch(
         self,
@@ -160,6 +161,7 @@ class SwarmSource:
         # Info-hashes of the swarms joined: reports say them, so that other blades find this one.
         self._wants = wants
         self._torrents: dict[str, bytes] = {}
+        self._indexes: dict[str, bytes] = {}
         self._peers: dict[Address, None] = {}
         self._are_all_known = False
         """Whether the root says that no others are to be looked for; it cannot while it is away."""
@@ -168,24 +170,41 @@ class SwarmSource:
         """The generation that the root announced. Raises NetworkError."""
         return self._client.manifest(self._serial)
 
-    def read_torrent(self, info_hash: str) -> bytes:
+    def read_torrent(self, artefact: Artefact) -> bytes:
         """The metadata from the root, which is asked once for each. Raises NetworkError, ArtefactError."""
+        info_hash = artefact.info_hash
         if info_hash not in self._torrents:
-            data = self._client.torrent(info_hash)
+            data = self._make_torrent(artefact) or self._client.torrent(info_hash)
             parse_torrent(data, info_hash)
             self._torrents[info_hash] = data
         return self._torrents[info_hash]
 
-    def read_file(self, info_hash: str, name: str) -> bytes:
+    def _make_torrent(self, artefact: Artefact) -> bytes | None:
+        """Of the frame index, where the root gives that: it is needed anyhow, and hundreds ask at once."""
+        if artefact.index is None:
+            return None
+        with contextlib.suppress(NetworkError, ArtefactError):
+            index = self._read_checked(artefact, artefact.index)
+            self._indexes[artefact.info_hash] = index
+            return rebuild_torrent(artefact.kind, index)
+        return None
+
+    def read_file(self, artefact: Artefact, name: str) -> bytes:
         """The file from the root. Raises NetworkError, ArtefactError."""
-        torrent = parse_torrent(self.read_torrent(info_hash), info_hash)
+        info_hash = artefact.info_hash
+        torrent = parse_torrent(self.read_torrent(artefact), info_hash)
+        if name == INDEX_NAME and info_hash in self._indexes:
+            return self._indexes[info_hash]
         for file in torrent.files:
             if file.name == name:
-                data = self._client.artefact_file(info_hash, torrent.name, name, file.size_bytes)
-                if hash_file_root(data) != file.root:
-                    raise ArtefactError(f"the root's {torrent.name}/{name} is not what was signed")
-                return data
+                return self._read_checked(artefact, file)
         raise ArtefactError(f"artefact {info_hash[:16]} has no file {name!r}", "publish it again")
+
+    def _read_checked(self, artefact: Artefact, file: TorrentFile) -> bytes:
+        data = self._client.artefact_file(artefact.info_hash, artefact.kind, file.name, file.size_bytes)
+        if hash_file_root(data) != file.root:
+            raise ArtefactError(f"the root's {artefact.kind}/{file.name} is not what was signed")
+        return data
 
     def fetch(
         self,

@@ -213,8 +213,8 @@ def run_prune(args: argparse.Namespace, out: Output) -> int:
 def run_export(args: argparse.Namespace, out: Output) -> int:
     """Write an artefact, or one file of it."""
     from bladeroot.core.agentfiles import join_parts
-    from bladeroot.core.manifest import ArtefactKind
-    from bladeroot.ops.generations import TARBALLS, read_generation
+    from bladeroot.core.manifest import TARBALLS, ArtefactKind
+    from bladeroot.ops.generations import read_generation
 
     depot = open_depot(args)
     artefact = read_generation(depot, args.serial).manifest.artefact(ArtefactKind(args.kind))

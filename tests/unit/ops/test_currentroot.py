@@ -213,7 +213,7 @@ def test_a_fetch_goes_on_with_the_next_root(
         seeder.seed(artefact.torrent, tmp_path / "seeder")
         room.current.on_change(lambda found: swarm.count_as_root(found.host))
         source = SwarmSource(room.current, swarm, 7, set())
-        torrent = source.read_torrent(artefact.info_hash)
+        torrent = source.read_torrent(artefact.artefact)
 
         def fetch() -> None:
             save_path = tmp_path / "blade"
