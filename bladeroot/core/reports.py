@@ -29,12 +29,41 @@ SESSION_HEADER = "Bladeroot-Session"
 has heard of it: what was told before was told to another root, or before this one was started again.
 """
 NEW_SESSION = "new"
+PAUSE_HEADER = "Bladeroot-Pause"
+"""In the answer to a report: after how many seconds mere progress is to be told next."""
+_REPORTS_A_SECOND = 12
+_LONGEST_PAUSE_S = 5.0
 _MAX_FACTS_DEPTH = 6
 _LARGEST = 2**63 - 1
 
 _INFO_HASH = re.compile(r"[0-9a-f]{64}")
 _SESSION = re.compile(r"[A-Za-z0-9-]{1,64}")
 _CLUSTER_ID = re.compile(r"[0-9a-f]{32}")
+
+
+@frozen
+class Heard:
+    """What a root answers to a report."""
+
+    is_known: bool = True
+    """Whether it has heard what this session told before."""
+    pause_s: float = 0.0
+
+
+def choose_pause(blades: int) -> float:
+    """Seconds between a blade's reports of mere progress, where so many are at work: they, their connections
+    and their answers are on the link that the image leaves by.
+    """
+    return min(blades / _REPORTS_A_SECOND, _LONGEST_PAUSE_S)
+
+
+def parse_pause(text: str | None) -> float:
+    """The value of `PAUSE_HEADER`, from anybody."""
+    try:
+        pause_s = float(text or 0)
+    except ValueError:
+        return 0.0
+    return pause_s if 0.0 <= pause_s <= _LONGEST_PAUSE_S else 0.0
 
 
 @frozen(kw_only=True)

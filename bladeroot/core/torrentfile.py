@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from attrs import frozen
@@ -92,6 +93,7 @@ def build_torrent(name: str, files: Iterable[TorrentFile]) -> bytes:
     return bencode({"info": info, "piece layers": {}})
 
 
+@lru_cache(maxsize=8)
 def parse_torrent(data: bytes, expected_info_hash: str | None = None) -> Torrent:
     """Read a `.torrent` from anybody. Raises ArtefactError unless it is of the kind that this module makes
     and, if given, has the expected info-hash (which is all that a signed manifest needs to say).

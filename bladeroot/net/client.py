@@ -7,7 +7,8 @@ import io
 import json
 import socket
 import time
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
@@ -25,7 +26,17 @@ from bladeroot.core.manifest import (
     SignedManifest,
 )
 from bladeroot.core.orders import MAX_ORDERS, ORDERS_LIMIT_BYTES, OrderList, SignedOrder
-from bladeroot.core.reports import NEW_SESSION, SESSION_HEADER, GenerationList, PeerList, Report, parse_event
+from bladeroot.core.reports import (
+    NEW_SESSION,
+    PAUSE_HEADER,
+    SESSION_HEADER,
+    GenerationList,
+    Heard,
+    PeerList,
+    Report,
+    parse_event,
+    parse_pause,
+)
 from bladeroot.core.torrentfile import MAX_TORRENT_BYTES
 from bladeroot.errors import NetworkError, RefusedError
 from bladeroot.events import Event
@@ -40,6 +51,7 @@ _SIGNED_LIMIT_BYTES = MANIFEST_LIMIT_BYTES + (64 << 10)
 _MOST_PEERS = 64
 _MOST_ORDER_CONTAINERS = 2 + MAX_ORDERS * (2 + MAX_SIGNATURES)
 _CHUNK_BYTES = 64 << 10
+_GZIP = 16 + zlib.MAX_WBITS
 _DOWN_HINT = "is it still up? `bladeroot status` shows which roots there are"
 
 
@@ -113,13 +125,11 @@ class RootClient:
         sound = [(address, port) for address, port in found.peers if _is_address(address, port)]
         return evolve(found, peers=tuple(sound[:_MOST_PEERS]))
 
-    def report(self, report: Report) -> bool:
-        """Tell the root (see `core.reports.plan_reports`). A report that is sent twice counts once.
-
-        False where the root has not heard what this session told before.
-        """
+    def report(self, report: Report) -> Heard:
+        """Tell the root (see `core.reports.plan_reports`). A report that is sent twice counts once."""
         headers, _data = self._exchange("POST", "/v1/reports", _LIST_LIMIT_BYTES, wire.encode(report))
-        return headers.get(SESSION_HEADER) != NEW_SESSION
+        is_known = headers.get(SESSION_HEADER) != NEW_SESSION
+        return Heard(is_known, parse_pause(headers.get(PAUSE_HEADER)))
 
     def status(self) -> dict[str, Any]:
         """The root's view of the room, as plain values."""
@@ -176,17 +186,20 @@ class RootClient:
         self, method: str, path: str, limit_bytes: int, body: bytes | None = None
     ) -> tuple[http.client.HTTPMessage, bytes]:
         what = f"{method} {path}"
-        headers = {"Content-Type": "application/x-msgpack"} if body is not None else {}
+        headers = {"Accept-Encoding": "gzip"}
+        if body is not None:
+            headers["Content-Type"] = "application/x-msgpack"
         try:
             with closing(_Connection(self.host, self.port, timeout=self.timeout_s)) as connection:
                 connection.request(method, path, body=body, headers=headers)
                 with connection.getresponse() as response:
+                    unpack = _choose_unpacking(response)
                     data = bytearray()
                     while chunk := response.read1(_CHUNK_BYTES):
-                        data += chunk
+                        data += unpack(chunk, limit_bytes + 1 - len(data))
                         if len(data) > limit_bytes:
                             raise self._explain(what, f"answer is larger than {limit_bytes} bytes")
-        except (OSError, http.client.HTTPException, UnicodeError) as error:
+        except (OSError, http.client.HTTPException, UnicodeError, zlib.error) as error:
             raise self._explain(what, _say(error)) from error
         if not 200 <= response.status < 300:
             said = bytes(data[:200]).decode(errors="replace").strip()
@@ -199,6 +212,13 @@ class RootClient:
         clean = "".join(character if character.isprintable() else " " for character in why[:300])
         where = f"[{self.host}]" if ":" in self.host else self.host
         return NetworkError(f"{where}:{self.port}: {shown}: {clean}", _DOWN_HINT)
+
+
+def _choose_unpacking(response: http.client.HTTPResponse) -> Callable[[bytes, int], bytes]:
+    """What makes the answer's content of a chunk of it, at most so many bytes."""
+    if response.headers.get("Content-Encoding") == "gzip":
+        return zlib.decompressobj(_GZIP).decompress
+    return lambda chunk, _most_bytes: chunk
 
 
 class _Response(http.client.HTTPResponse):

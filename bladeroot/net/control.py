@@ -27,14 +27,16 @@ from bladeroot.core.cluster import DEFAULT_PORT
 from bladeroot.core.neighbours import choose_neighbours
 from bladeroot.core.reports import (
     NEW_SESSION,
+    PAUSE_HEADER,
     REPORT_LIMIT_BYTES,
     SESSION_HEADER,
     GenerationList,
     PeerList,
     Report,
+    choose_pause,
     parse_report,
 )
-from bladeroot.core.roomstate import RoomState
+from bladeroot.core.roomstate import BladePhase, RoomState
 from bladeroot.errors import BladerootError, DepotError, NetworkError, PortTakenError
 from bladeroot.net.bootservice import BootService, BootView
 from bladeroot.net.ranges import serve_files
@@ -260,11 +262,11 @@ class ControlServer:
     async def _get_manifest(self, request: web.Request) -> web.Response:
         serial = int(request.match_info["serial"])
         data = _present(self._view.signed_manifest_bytes(serial), f"no generation {serial} here")
-        return web.Response(body=data, content_type=_MSGPACK)
+        return _compressible(web.Response(body=data, content_type=_MSGPACK))
 
     async def _get_torrent(self, request: web.Request) -> web.Response:
         data = _present(self._view.torrent(request.match_info["info_hash"]), "no such artefact here")
-        return web.Response(body=data, content_type="application/x-bittorrent")
+        return _compressible(web.Response(body=data, content_type="application/x-bittorrent"))
 
     async def _get_artefact_file(self, request: web.Request) -> web.StreamResponse:
         """The layout of a multi-file web seed (BEP 19)."""
@@ -312,7 +314,10 @@ class ControlServer:
             for event in reported:
                 self._reporter(event)
                 self._tell_listeners(event)
-        return web.Response(status=204, headers={SESSION_HEADER: NEW_SESSION} if began_before else {})
+        headers = {PAUSE_HEADER: f"{choose_pause(self._room.count(BladePhase.WORKING)):.1f}"}
+        if began_before:
+            headers[SESSION_HEADER] = NEW_SESSION
+        return web.Response(status=204, headers=headers)
 
     def _warn_of_stranger(self, blade: str, address: str) -> None:
         if blade in self._strangers or len(self._strangers) >= _STRANGERS_TOLD:
@@ -378,6 +383,12 @@ def _present(value: _Value | None, otherwise: str) -> _Value:
     if value is None:
         raise web.HTTPNotFound(text=otherwise)
     return value
+
+
+def _compressible(response: web.Response) -> web.Response:
+    """Sent compressed to who takes that (RFC 9110, 12.5.3): each blade asks, all at once."""
+    response.enable_compression()
+    return response
 
 
 def _msgpack(message: Any) -> web.Response:

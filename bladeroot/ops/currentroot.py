@@ -10,7 +10,7 @@ from typing import TypeVar
 from bladeroot.core.claims import Claim
 from bladeroot.core.manifest import SignedManifest
 from bladeroot.core.orders import OrderList
-from bladeroot.core.reports import PeerList, Report
+from bladeroot.core.reports import Heard, PeerList, Report
 from bladeroot.errors import BladerootError, NetworkError
 from bladeroot.events import Note, Reporter, Warned, ignore
 from bladeroot.net.client import RootClient
@@ -93,8 +93,8 @@ class CurrentRoot:
         """A few members of an artefact's swarm."""
         return self._ask(lambda root: root.peers(info_hash))
 
-    def report(self, report: Report) -> bool:
-        """Tell the root; False where it has not heard what this session told before, as another one has."""
+    def report(self, report: Report) -> Heard:
+        """Tell the root, which may be another one than was told before."""
         return self._ask(lambda root: root.report(report))
 
     def read_orders(self) -> OrderList:

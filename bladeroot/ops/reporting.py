@@ -1,4 +1,5 @@
-"""Telling the root what happens here: events, gathered and sent about once a second.
+"""Telling the root what happens here: events, gathered and sent about once a second; mere progress
+as often as the root asks for.
 
 Reports are for people and for finding peers. A root that does not answer costs nothing but being shown,
 and nothing that goes wrong here ends the work that is reported.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Collection
 from types import TracebackType
@@ -79,6 +81,7 @@ class RootReporter:
         )
         self._pending: deque[Event] = deque(maxlen=_MOST_PENDING)
         self._lasting: dict[str, Event] = {}
+        self._progress_due_s = 0.0
         self._lock = threading.Lock()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reports", daemon=True)
@@ -126,7 +129,28 @@ class RootReporter:
     def _run(self) -> None:
         self.send()
         while not self._done.wait(_INTERVAL_S):
-            self.send()
+            if time.monotonic() > self._progress_due_s or self._has_news():
+                self.send()
+
+    def _has_news(self) -> bool:
+        """Whether there is more to tell than that all goes on."""
+        with self._lock:
+            is_more = any(not isinstance(event, Progress | SwarmStats) for event in self._pending)
+            return is_more or self._describe() != self._next
+
+    def _describe(self) -> Report:
+        """The next report, without events."""
+        gives = self._gives
+        described = attrs.evolve(
+            self._next,
+            wants=tuple(sorted(self._wants())),
+            has=tuple(sorted(gives.has)),
+            http_port=gives.http_port,
+            holds=gives.holds,
+        )
+        if gives.swarm_port is not None:
+            described = attrs.evolve(described, swarm_port=gives.swarm_port)
+        return described
 
     def send(self) -> None:
         """Report now what there is; that there is nothing new, too. Never raises for a root that is gone."""
@@ -144,20 +168,16 @@ class RootReporter:
     def _send_pending(self) -> bool:
         """False where the root turned out not to know what was told before."""
         with self._lock:
-            events, wants = tuple(self._pending), tuple(sorted(self._wants()))
-            gives = self._gives
+            events = tuple(self._pending)
+            self._next = self._describe()
             self._pending.clear()
-        has = tuple(sorted(gives.has))
-        self._next = attrs.evolve(
-            self._next, wants=wants, has=has, http_port=gives.http_port, holds=gives.holds
-        )
-        if gives.swarm_port is not None:
-            self._next = attrs.evolve(self._next, swarm_port=gives.swarm_port)
         reports = self._plan(events)
         is_known = True
         try:
             for report in reports:
-                is_known = self._client.report(report) and is_known
+                heard = self._client.report(report)
+                is_known = heard.is_known and is_known
+                self._progress_due_s = time.monotonic() + heard.pause_s
         except NetworkError:
             with self._lock:
                 room = _MOST_PENDING - len(self._pending)

@@ -15,6 +15,8 @@ from bladeroot.core.reports import (
     MAX_TEXT,
     REPORT_LIMIT_BYTES,
     Report,
+    choose_pause,
+    parse_pause,
     parse_report,
     plan_reports,
 )
@@ -113,6 +115,17 @@ def test_much_news_becomes_several_reports_that_are_all_accepted() -> None:
     assert [note.text.split()[0] for note in heard if isinstance(note, events.Note)] == [
         str(number) for number in range(700)
     ]
+
+
+def test_a_small_room_reports_all_the_time_and_a_large_one_every_few_seconds() -> None:
+    assert choose_pause(8) < 1 < choose_pause(32) < choose_pause(500) <= 5
+    for blades in (0, 8, 32, 500):
+        assert parse_pause(f"{choose_pause(blades):.1f}") == pytest.approx(choose_pause(blades), abs=0.05)
+
+
+@pytest.mark.parametrize("odd", [None, "", "soon", "-1", "1e9", "nan", "inf"])
+def test_an_odd_pause_is_none(odd: str | None) -> None:
+    assert parse_pause(odd) == 0
 
 
 def test_a_blade_without_news_reports_that_it_is_there() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import http.client
 import socket
 import threading
@@ -99,6 +100,19 @@ def test_what_the_depot_has_comes_through(client: RootClient, server: ControlSer
     assert client.torrent(HASH) == b"torrent"
     claim = client.claim()
     assert (claim.blade, claim.host, claim.port) == ("root", "127.0.0.1", server.port)
+
+
+def test_what_every_blade_asks_for_is_compressed(server: ControlServer) -> None:
+    path = "/v1/generations/2/manifest"
+    status, data, headers = ask(server, path, **{"Accept-Encoding": "gzip"})
+    assert (status, headers["Content-Encoding"]) == (200, "gzip")
+    assert (200, gzip.decompress(data)) == ask(server, path)[:2]
+
+
+def test_the_more_are_at_work_the_less_often_they_report(client: RootClient) -> None:
+    (first,) = plan_reports(REPORT, [])
+    (second,) = plan_reports(attrs.evolve(REPORT, blade="blade02"), [])
+    assert 0 < client.report(first).pause_s < client.report(second).pause_s < 1
 
 
 def test_what_it_does_not_have_is_one_line_that_says_so(client: RootClient) -> None:

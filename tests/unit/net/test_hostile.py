@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import socket
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,6 +87,30 @@ def test_an_answer_that_ends_with_the_connection_is_whole() -> None:
     body = wire.encode(PeerList(peers=(("10.0.0.1", 7475),)))
     with answering(lambda connection: connection.sendall(b"HTTP/1.0 200 OK\r\n\r\n" + body)) as port:
         assert RootClient("127.0.0.1", port).peers(HASH).peers == (("10.0.0.1", 7475),)
+
+
+def test_what_is_much_larger_when_unpacked_is_not_unpacked() -> None:
+    body = gzip.compress(bytes(256 << 20), compresslevel=1)
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(body)
+    tracemalloc.start()
+    try:
+        with (
+            answering(lambda connection: connection.sendall(head + body)) as port,
+            pytest.raises(NetworkError, match="answer is larger than 65536 bytes"),
+        ):
+            RootClient("127.0.0.1", port).peers(HASH)
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_is_not_packed_as_it_says_is_an_error_of_the_network() -> None:
+    answer = b"HTTP/1.0 200 OK\r\nContent-Encoding: gzip\r\n\r\nplain"
+    with (
+        answering(lambda connection: connection.sendall(answer)) as port,
+        pytest.raises(NetworkError, match="incorrect header"),
+    ):
+        RootClient("127.0.0.1", port).peers(HASH)
 
 
 def test_peers_are_addresses_and_few() -> None:

@@ -119,7 +119,7 @@ def test_a_root_answers_and_takes_reports_and_forgets_them_with_the_role(
     begin(presence)
     claim = client.claim()
     assert (claim.blade, claim.epoch, claim.serial, claim.successor) == ("web01", 5, 1, "web03")
-    assert client.report(report("s"))
+    assert client.report(report("s")).is_known
     assert presence.server.room.blades["web02"].serial == 1
     order = sign_order(Order(cluster_id=CLUSTER_ID, number=3, blades=("web02",)), KEY)
     client.give_order(order)
@@ -132,7 +132,7 @@ def test_a_root_answers_and_takes_reports_and_forgets_them_with_the_role(
     assert client.read_orders().orders == ()
     begin(presence)  # to a room that is empty, and to a session that went on elsewhere
     assert presence.server.room.blades["web02"].serial == 0
-    assert not client.report(report("s", 3))
+    assert not client.report(report("s", 3)).is_known
 
 
 def test_nobody_moves_the_role_where_no_daemon_runs(client: RootClient) -> None:

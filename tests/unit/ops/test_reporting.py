@@ -9,10 +9,20 @@ from typing import cast
 import attrs
 import pytest
 
-from bladeroot.core.reports import Report
+from bladeroot.core.reports import Heard, Report
 from bladeroot.core.roomstate import BladePhase, BladeState
 from bladeroot.errors import NetworkError
-from bladeroot.events import Booted, Event, Finished, HardwareFound, Held, Note, Warned, from_mapping
+from bladeroot.events import (
+    Booted,
+    Event,
+    Finished,
+    HardwareFound,
+    Held,
+    Note,
+    Progress,
+    Warned,
+    from_mapping,
+)
 from bladeroot.net.client import RootClient
 from bladeroot.net.control import ControlServer
 from bladeroot.ops import reporting
@@ -29,13 +39,14 @@ class FakeRoot:
     answers: bool = True
     asked: threading.Event = attrs.field(factory=threading.Event)
     heard: list[Event] = attrs.field(factory=list)
+    pause_s: float = 0.0
 
-    def report(self, report: Report) -> bool:
+    def report(self, report: Report) -> Heard:
         self.asked.set()
         if not self.answers:
             raise NetworkError("nobody there")
         self.heard += [from_mapping(event) for event in report.events]
-        return True
+        return Heard(pause_s=self.pause_s)
 
 
 def report_to(root: FakeRoot) -> RootReporter:
@@ -74,6 +85,27 @@ def test_of_more_than_can_wait_the_newest_is_kept(monkeypatch: pytest.MonkeyPatc
         root.answers = True
     assert root.heard[-1] == Note(text=str(3 * reporting._MOST_PENDING - 1))
     assert len(root.heard) == reporting._MOST_PENDING
+
+
+def test_progress_waits_as_long_as_the_root_asks_for_and_news_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reporting, "_INTERVAL_S", 0.001)
+    root = FakeRoot(pause_s=600.0)
+    progress = [Progress(step="runtime", done=done, total=9) for done in range(3)]
+    with report_to(root) as reporter:
+        assert root.asked.wait(TIMEOUT_S)
+        reporter(progress[0])
+        reporter(progress[1])
+        time.sleep(0.1)
+        assert root.heard == []
+        reporter(Note(text="done"))
+        until = time.monotonic() + TIMEOUT_S
+        while len(root.heard) < 2 and time.monotonic() < until:
+            time.sleep(0.01)
+        assert root.heard == [progress[1], Note(text="done")]
+        reporter(progress[2])
+    assert root.heard[-1] == progress[2], "whoever leaves tells it all"
 
 
 def test_a_root_that_was_started_again_hears_what_lasts() -> None:
