@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import re
 from collections.abc import Collection, Iterator, Sequence
@@ -173,6 +174,21 @@ class LabNetwork:
         except KeyError:
             raise InventoryError(f"the lab has no host {name!r}") from None
 
+    def introduce(self) -> None:
+        """Tell the hosts of the first segment each other's hardware addresses.
+
+        All network namespaces share one table of 1,024 of them (`gc_thresh3` in arp(7)): about 50 hosts that
+        talk to 20 others each fill it, and then nobody finds anybody. What was told does not count there.
+        """
+        near = self._list_near()
+        known = {host.address: _read_hardware_address(host) for host in near}
+        for host in near:
+            others = [(address, mac) for address, mac in known.items() if address != host.address]
+            _ip(
+                host.namespace,
+                *(f"neigh replace {to} lladdr {mac} dev {INTERFACE} nud permanent" for to, mac in others),
+            )
+
     def shape(self, name: str, rate_bits: int) -> None:
         """Limit a host's link to so many bits per second, each way."""
         host, port = self.host(name), self._port(name)
@@ -263,6 +279,11 @@ def _route_to(segment: LabSegment) -> str:
 def _add_namespace(name: str) -> None:
     run(["ip", "netns", "add", name])
     _ip(name, "link set lo up")
+
+
+def _read_hardware_address(host: LabHost) -> str:
+    told = run(["ip", "-netns", host.namespace, "-j", "link", "show", "dev", INTERFACE]).stdout
+    return str(json.loads(told)[0]["address"])
 
 
 def _ip(namespace: str, *commands: str) -> None:

@@ -92,6 +92,7 @@ def open_stage(payload: Payload, count: int, rate_bits: int, work: Path) -> Iter
             check()
             disk = stack.enter_context(_open_disk(folder, name, payload))
             spots.append(Spot(name, network.add_host(name, rate_bits=rate_bits), disk))
+        network.introduce()
         yield Stage(payload=payload, root=root, blades=spots, rate_bits=rate_bits, folder=folder)
 
 

@@ -102,6 +102,17 @@ def test_a_split_keeps_the_sides_apart_until_they_are_joined(network: LabNetwork
     assert can_reach(b2, a2)
 
 
+def test_hosts_that_were_introduced_need_not_ask_for_each_other(network: LabNetwork) -> None:
+    one, other = (network.add_host(name) for name in ("one", "other"))
+    network.add_segment("far", "10.80.0.0/24")
+    network.introduce()
+    told = run(["ip", "-netns", one.namespace, "neigh", "show"]).stdout.splitlines()
+    assert [line.split()[0] for line in told] == [other.address, network.host("far-router").address]
+    assert all(line.split()[-1] == "PERMANENT" for line in told)
+    assert can_reach(one, other)
+    assert can_reach(other, one)
+
+
 def test_a_split_says_what_it_cannot_do(network: LabNetwork) -> None:
     network.add_host("near")
     network.add_segment("far", "10.80.0.0/24")
