@@ -12,9 +12,9 @@ from bladeroot.core import wire
 from bladeroot.core.bootanswer import BootQuery, parse_query, render_waiting_script
 from bladeroot.core.orders import ORDER_LIMIT_BYTES, OrderList, SignedOrder
 from bladeroot.errors import DepotError, NetworkError, TrustError
+from bladeroot.net.answers import answer_message, own_address
 from bladeroot.net.ranges import serve_files
 
-_MSGPACK = "application/x-msgpack"
 _SCRIPT = "text/plain"
 _WAIT_S = 10
 
@@ -41,13 +41,10 @@ class BootView(Protocol):
 
 
 class BootService:
-    """The routes; `own_address` tells where a client reached us, `port` on which port."""
+    """The routes; `port` tells on which port a client reached us."""
 
-    def __init__(
-        self, view: BootView, own_address: Callable[[web.Request], str], port: Callable[[], int]
-    ) -> None:
+    def __init__(self, view: BootView, port: Callable[[], int]) -> None:
         self._view = view
-        self._own_address = own_address
         self._port = port
 
     def add_to(self, router: web.UrlDispatcher) -> None:
@@ -59,7 +56,7 @@ class BootService:
         router.add_post("/v1/role", self._post_role)
 
     async def _get_script(self, request: web.Request) -> web.Response:
-        root = f"{self._own_address(request)}:{self._port()}"
+        root = f"{own_address(request)}:{self._port()}"
         try:
             text = self._view.boot_script(parse_query(request.query), root)
         except NetworkError as error:
@@ -73,7 +70,7 @@ class BootService:
         return await serve_files(request, paths)
 
     async def _get_orders(self, _request: web.Request) -> web.Response:
-        return web.Response(body=wire.encode(OrderList(orders=self._view.orders())), content_type=_MSGPACK)
+        return answer_message(OrderList(orders=self._view.orders()))
 
     async def _post_order(self, request: web.Request) -> web.Response:
         return await self._take(request, self._view.take_order)

@@ -15,13 +15,12 @@ import threading
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import Protocol, Self
 
 import attrs
 from aiohttp import web
 
 from bladeroot import events
-from bladeroot.core import wire
 from bladeroot.core.claims import Claim
 from bladeroot.core.cluster import DEFAULT_PORT
 from bladeroot.core.neighbours import choose_neighbours
@@ -38,17 +37,15 @@ from bladeroot.core.reports import (
 )
 from bladeroot.core.roomstate import BladePhase, RoomState
 from bladeroot.errors import BladerootError, DepotError, NetworkError, PortTakenError
+from bladeroot.net.answers import MSGPACK, answer_message, answer_packed, own_address, present
 from bladeroot.net.bootservice import BootService, BootView
 from bladeroot.net.ranges import serve_files
-
-_Value = TypeVar("_Value")
 
 _unheard = logging.getLogger("bladeroot.net.control.aiohttp")
 """aiohttp tells of every request that is no HTTP, with a traceback: any port scan would fill the terminal."""
 _unheard.propagate = False
 _unheard.addHandler(logging.NullHandler())
 
-_MSGPACK = "application/x-msgpack"
 _HASH = "{info_hash:[0-9a-f]{64}}"
 _MAX_LISTENERS = 64
 _LISTENER_QUEUE = 4096
@@ -228,7 +225,7 @@ class ControlServer:
         add("/v1/status", self._get_status)
         application.router.add_post("/v1/reports", self._post_report)
         if self._boot is not None:
-            BootService(self._boot, _own_address, lambda: self.port).add_to(application.router)
+            BootService(self._boot, lambda: self.port).add_to(application.router)
         return application
 
     @web.middleware
@@ -254,19 +251,19 @@ class ControlServer:
     # What the depot has
 
     async def _get_claim(self, request: web.Request) -> web.Response:
-        return _msgpack(attrs.evolve(self._view.claim(), host=_own_address(request), port=self.port))
+        return answer_message(attrs.evolve(self._view.claim(), host=own_address(request), port=self.port))
 
     async def _get_generations(self, _request: web.Request) -> web.Response:
-        return _msgpack(GenerationList(serials=tuple(sorted(self._view.serials()))))
+        return answer_message(GenerationList(serials=tuple(sorted(self._view.serials()))))
 
     async def _get_manifest(self, request: web.Request) -> web.Response:
         serial = int(request.match_info["serial"])
-        data = _present(self._view.signed_manifest_bytes(serial), f"no generation {serial} here")
-        return _compressible(web.Response(body=data, content_type=_MSGPACK))
+        data = present(self._view.signed_manifest_bytes(serial), f"no generation {serial} here")
+        return answer_packed(request, data, MSGPACK)
 
     async def _get_torrent(self, request: web.Request) -> web.Response:
-        data = _present(self._view.torrent(request.match_info["info_hash"]), "no such artefact here")
-        return _compressible(web.Response(body=data, content_type="application/x-bittorrent"))
+        data = present(self._view.torrent(request.match_info["info_hash"]), "no such artefact here")
+        return answer_packed(request, data, "application/x-bittorrent")
 
     async def _get_artefact_file(self, request: web.Request) -> web.StreamResponse:
         """The layout of a multi-file web seed (BEP 19)."""
@@ -281,7 +278,7 @@ class ControlServer:
         return await serve_files(request, self._artefact_files(request), etag=request.match_info["info_hash"])
 
     def _artefact_files(self, request: web.Request) -> Sequence[Path]:
-        return _present(self._view.artefact_files(request.match_info["info_hash"]), "no such artefact here")
+        return present(self._view.artefact_files(request.match_info["info_hash"]), "no such artefact here")
 
     # What blades say
 
@@ -291,8 +288,8 @@ class ControlServer:
         chosen = choose_neighbours(members, asker or (request.remote or ""), self._view.racks())
         peers = chosen.addresses
         if self._view.swarm_port():
-            peers = (*peers, (_own_address(request), self._view.swarm_port()))
-        return _msgpack(PeerList(peers=peers, are_all=chosen.are_all))
+            peers = (*peers, (own_address(request), self._view.swarm_port()))
+        return answer_message(PeerList(peers=peers, are_all=chosen.are_all))
 
     async def _post_report(self, request: web.Request) -> web.Response:
         if not self._takes_reports:
@@ -369,7 +366,7 @@ class ControlServer:
             self._listeners.discard(queue)
 
     async def _get_status(self, request: web.Request) -> web.Response:
-        claim = attrs.evolve(self._view.claim(), host=_own_address(request), port=self.port)
+        claim = attrs.evolve(self._view.claim(), host=own_address(request), port=self.port)
         status = {
             "claim": attrs.asdict(claim),
             "swarm_port": self._view.swarm_port(),
@@ -377,28 +374,6 @@ class ControlServer:
             "blades": {name: attrs.asdict(state) for name, state in self._room.blades.items() if name},
         }
         return web.json_response(status, dumps=lambda value: json.dumps(value, default=str))
-
-
-def _present(value: _Value | None, otherwise: str) -> _Value:
-    if value is None:
-        raise web.HTTPNotFound(text=otherwise)
-    return value
-
-
-def _compressible(response: web.Response) -> web.Response:
-    """Sent compressed to who takes that (RFC 9110, 12.5.3): each blade asks, all at once."""
-    response.enable_compression()
-    return response
-
-
-def _msgpack(message: Any) -> web.Response:
-    return web.Response(body=wire.encode(message), content_type=_MSGPACK)
-
-
-def _own_address(request: web.Request) -> str:
-    """The address that the client reached us at: the one of our several that works for it."""
-    name = request.transport.get_extra_info("sockname") if request.transport else None
-    return str(name[0]) if name else "127.0.0.1"
 
 
 def _explain_binding(error: OSError, where: str) -> NetworkError:
