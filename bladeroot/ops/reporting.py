@@ -37,6 +37,8 @@ from bladeroot.ops.currentroot import CurrentRoot
 
 _INTERVAL_S = 1.0
 _MOST_PENDING = 500
+_MereProgress = Progress | SwarmStats
+"""Events of which only the latest counts, and which can wait."""
 _ANY_REPORT = Report(cluster_id="", blade="", session="", sequence=1)
 
 
@@ -104,7 +106,7 @@ class RootReporter:
 
     def __call__(self, event: Event) -> None:
         with self._lock:
-            if isinstance(event, Progress | SwarmStats):
+            if isinstance(event, _MereProgress):
                 self._drop_older(event)
             self._pending.append(event)
             match event:
@@ -116,7 +118,7 @@ class RootReporter:
                 case StepStarted() | Held() | Failed() | Finished():
                     self._lasting["phase"] = event
 
-    def _drop_older(self, event: Progress | SwarmStats) -> None:
+    def _drop_older(self, event: _MereProgress) -> None:
         """What a newer one of the same kind makes superfluous, if it is the last that was said."""
         if not self._pending:
             return
@@ -135,7 +137,7 @@ class RootReporter:
     def _has_news(self) -> bool:
         """Whether there is more to tell than that all goes on."""
         with self._lock:
-            is_more = any(not isinstance(event, Progress | SwarmStats) for event in self._pending)
+            is_more = any(not isinstance(event, _MereProgress) for event in self._pending)
             return is_more or self._describe() != self._next
 
     def _describe(self) -> Report:
