@@ -26,7 +26,7 @@ from bladeroot.errors import BladerootError, ConfigError
 from bladeroot.host import interrupts
 from bladeroot.host.files import write_atomically
 
-# So slow that two cores do all the work of 33 machines, and the links stay the limit.
+# So slow that two cores can just do the work of 33 machines, and so fast that a run takes ten minutes.
 _RATE, _SIZE_MIB = "4M", 16.0
 _SIZES, _QUICK_SIZES = [1, 8, 32], [1, 8]
 _FLOORS, _COPIES_FLOORS = 8.0, 1.15
