@@ -32,6 +32,8 @@ _FOREIGN_XATTRS = (b"btrfs.", b"system.", b"xfs.")
 _ACLS = (b"system.posix_acl_access", b"system.posix_acl_default")
 _READ_BYTES = 1 << 20
 _MAX_SEGMENTS = 1 << 16
+_DEEPEST = 200
+"""Directories above each other: packages have no deeper ones."""
 _ZEROS = bytes(_READ_BYTES)
 
 
@@ -240,7 +242,7 @@ def _coarsen(segments: list[tuple[int, int]], grain: int, size: int) -> list[tup
 def read_package_order(root: Path) -> Mapping[bytes, str]:
     """Path -> name of the package that it belongs to, from dpkg's database; empty where there is none.
 
-    Paths are as they are on disk: what a package lists as /bin/x is usr/bin/x where /bin is a symlink.
+    What cannot be a path in a damaged database is passed over. Paths are as they are on disk: what a package lists as /bin/x is usr/bin/x where /bin is a symlink.
     """
     top = os.fsencode(root)
     folder = b"var/lib/dpkg/info"
@@ -258,7 +260,7 @@ def read_package_order(root: Path) -> Mapping[bytes, str]:
         with explain_reading(name), open(top + b"/" + folder + b"/" + name, "rb") as stream:
             for line in stream.read().split(b"\n"):
                 directory, _, base = line.lstrip(b"/").rpartition(b"/")
-                if base in (b"", b".", b".."):
+                if base in (b"", b".", b"..") or b"\0" in line or line.count(b"/") > _DEEPEST:
                     continue
                 real = _find_real_directory(top, directory, real_directories, 0)
                 package_of.setdefault(real + b"/" + base if real else base, package)

@@ -291,6 +291,16 @@ def test_package_order_knows_merged_usr(tmp_path: Path) -> None:
     assert read_package_order(info) == {}
 
 
+def test_package_order_passes_over_what_is_damaged(tmp_path: Path) -> None:
+    info = tmp_path / "var/lib/dpkg/info"
+    info.mkdir(parents=True)
+    endless, torn = b"/a" * 5000, b"/usr/b\0in/tool"
+    (info / "tool.list").write_bytes(b"\n".join((torn, endless, b"/x" + b"y" * 5000 + b"/tool", b"/etc/tool")))
+    order = read_package_order(tmp_path)
+    assert order[b"etc/tool"] == "tool"
+    assert torn.lstrip(b"/") not in order and endless.lstrip(b"/") not in order
+
+
 def save(files: dict[str, bytes], folder: Path) -> Path:
     folder.mkdir()
     for name, data in files.items():
