@@ -199,7 +199,7 @@ def _find_modules(snapshot: Path | None, platform: Platform) -> Path:
 
 def _read_version(folder: Path) -> str | None:
     try:
-        text = (folder / "modinfo.sh").read_text(encoding="utf-8")
+        text = (folder / "modinfo.sh").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
     match = re.search(r'^grub_version="(.*)"$', text, re.MULTILINE)

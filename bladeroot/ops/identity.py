@@ -7,6 +7,7 @@ reimaged blade is the same machine to its log server and to everybody's known_ho
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from bladeroot.host.mounts import mounted_chroot
 from bladeroot.host.run import DEVNULL, is_installed, run, start_process
 
 _HOST_KEYS = "ssh_host_*_key*"
+_MACHINE_ID = re.compile("[0-9a-f]{32}")
 _KEYGEN_TIMEOUT_S = 300.0
 INSTALLED_FILE = Path("etc/bladeroot/installed.json")
 
@@ -25,15 +27,25 @@ INSTALLED_FILE = Path("etc/bladeroot/installed.json")
 def write_machine_id(slot: Path, identity: Path) -> str:
     """Give the tree the blade's machine-id, a new one if the blade has none (machine-id(5))."""
     kept = identity / "machine-id"
-    if not kept.exists():
-        write_atomically(kept, secrets.token_hex(16) + "\n", mode=0o444)
-    machine_id = kept.read_text(encoding="ascii")
-    write_atomically(slot / "etc/machine-id", machine_id, mode=0o444)
+    machine_id = _read_machine_id(kept)
+    if machine_id is None:
+        machine_id = secrets.token_hex(16)
+        write_atomically(kept, f"{machine_id}\n", mode=0o444)
+    write_atomically(slot / "etc/machine-id", f"{machine_id}\n", mode=0o444)
     dbus = slot / "var/lib/dbus/machine-id"
     if dbus.is_file() and not dbus.is_symlink():
         dbus.unlink()
         dbus.symlink_to("/etc/machine-id")
-    return machine_id.strip()
+    return machine_id
+
+
+def _read_machine_id(path: Path) -> str | None:
+    """None where there is none, or where what there is makes none: a blade must not be stopped by that."""
+    try:
+        text = path.read_text(encoding="ascii", errors="replace").strip()
+    except FileNotFoundError:
+        return None
+    return text if _MACHINE_ID.fullmatch(text) else None
 
 
 def has_host_keys(identity: Path) -> bool:

@@ -242,7 +242,8 @@ def _coarsen(segments: list[tuple[int, int]], grain: int, size: int) -> list[tup
 def read_package_order(root: Path) -> Mapping[bytes, str]:
     """Path -> name of the package that it belongs to, from dpkg's database; empty where there is none.
 
-    What cannot be a path in a damaged database is passed over. Paths are as they are on disk: what a package lists as /bin/x is usr/bin/x where /bin is a symlink.
+    What cannot be a path, in a damaged database, is passed over. Paths are as they are on disk: what a
+    package lists as /bin/x is usr/bin/x where /bin is a symlink.
     """
     top = os.fsencode(root)
     folder = b"var/lib/dpkg/info"

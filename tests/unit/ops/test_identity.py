@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bladeroot.ops.identity import has_host_keys, write_host_keys
+from bladeroot.ops.identity import has_host_keys, write_host_keys, write_machine_id
 
 
 @pytest.fixture
@@ -45,3 +45,18 @@ def test_a_tree_without_an_sshd_makes_no_blade_wait_for_keys(slot: Path, tmp_pat
         raise AssertionError
 
     assert not write_host_keys(slot, tmp_path, fail)
+
+
+def test_a_machine_id_is_kept_and_a_damaged_one_made_anew(tmp_path: Path) -> None:
+    slot, identity = tmp_path / "slot", tmp_path / "identity"
+    (slot / "etc").mkdir(parents=True)
+    identity.mkdir()
+    first = write_machine_id(slot, identity)
+    assert write_machine_id(slot, identity) == first
+    assert (slot / "etc/machine-id").read_text() == f"{first}\n"
+    for damaged in (b"", b"\xb4" * 33, first[:-1].encode()):
+        (identity / "machine-id").unlink()
+        (identity / "machine-id").write_bytes(damaged)
+        again = write_machine_id(slot, identity)
+        assert len(again) == 32
+        assert write_machine_id(slot, identity) == again
