@@ -81,8 +81,9 @@ def build_boot_payload(snapshot: Path | None, out: Path) -> tuple[Path, ...]:
     Raises SnapshotError where neither has both platforms.
     """
     find_tool("grub-mkimage")
-    bios = _find_modules(snapshot, Platform.BIOS)
-    uefi = _find_modules(snapshot, Platform.UEFI)
+    version = _read_version_of_mkimage()
+    bios = _find_modules(snapshot, Platform.BIOS, version)
+    uefi = _find_modules(snapshot, Platform.UEFI, version)
     out.mkdir(parents=True, exist_ok=True)
     (out / "boot.img").write_bytes((bios / "boot.img").read_bytes())
     run(plan_mkimage(Platform.BIOS, bios, out / "core.img"))
@@ -183,10 +184,14 @@ def _write_memdisk(path: Path, config: str) -> None:
         archive.addfile(member, io.BytesIO(data))
 
 
-def _find_modules(snapshot: Path | None, platform: Platform) -> Path:
-    folder = Path("usr/lib/grub") / platform
+def _read_version_of_mkimage() -> str:
+    """Without the distribution's own revision."""
     said = run(["grub-mkimage", "--version"]).stdout.split()
-    version = said[-1].partition("-")[0] if said else ""  # without the distribution's own revision
+    return said[-1].partition("-")[0] if said else ""
+
+
+def _find_modules(snapshot: Path | None, platform: Platform, version: str) -> Path:
+    folder = Path("usr/lib/grub") / platform
     if snapshot and _read_version(snapshot / folder) == version:
         return snapshot / folder
     if (Path("/") / folder / "modinfo.sh").is_file():

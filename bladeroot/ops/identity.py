@@ -7,6 +7,7 @@ reimaged blade is the same machine to its log server and to everybody's known_ho
 from __future__ import annotations
 
 import json
+import os
 import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +21,7 @@ from bladeroot.host.run import DEVNULL, is_installed, run, start_process
 
 _HOST_KEYS = "ssh_host_*_key*"
 _MACHINE_ID = re.compile("[0-9a-f]{32}")
+_LOWEST_PRIORITY = 19
 _KEYGEN_TIMEOUT_S = 300.0
 INSTALLED_FILE = Path("etc/bladeroot/installed.json")
 
@@ -65,6 +67,8 @@ def making_host_keys(folder: Path) -> Iterator[Callable[[], list[Path]]]:
         yield list
         return
     with start_process(["ssh-keygen", "-A", "-f", folder], stdout=DEVNULL, stderr=DEVNULL) as process:
+        # An RSA key takes a core a second or more: it is to have what extraction leaves.
+        os.setpriority(os.PRIO_PROCESS, process.pid, _LOWEST_PRIORITY)
 
         def wait() -> list[Path]:
             return sorted(ssh.glob(_HOST_KEYS)) if process.wait() == 0 else []

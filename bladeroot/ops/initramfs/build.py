@@ -29,9 +29,9 @@ from bladeroot.ops.initramfs.site import make_site_entries
 from bladeroot.ops.initramfs.userland import Userland, find_userland, make_userland_entries
 
 _LEVEL = 10
+"""Of zstd: 3 is a fifth larger, 19 takes a minute more for a tenth less."""
 _Stamp = tuple[str, int, int, int, int]
 """A file's path, inode, size, and times of modification and of change."""
-"""Of zstd: 3 is a fifth larger, 19 takes a minute more for a tenth less."""
 
 
 @frozen(kw_only=True)
