@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from attrs import evolve, frozen
 
@@ -57,7 +57,9 @@ _DOWN_HINT = "is it still up? `bladeroot status` shows which roots there are"
 
 @frozen
 class RootClient:
-    """The control service at `host:port`. Each call is a connection of its own, and ends within `timeout_s`.
+    """The control service at `host:port`. Each call is a connection of its own, and ends within `timeout_s`;
+    but what hundreds may ask for at once, and is large, may go on coming for `bulk_s`, without a pause as
+    long as `timeout_s`.
 
     Whatever goes wrong is one NetworkError that names the service and what was asked of it. What is
     returned has the right form, and is not to be trusted before its signature or hash is checked.
@@ -66,6 +68,7 @@ class RootClient:
     host: str
     port: int
     timeout_s: float = 10.0
+    bulk_s: float = 600.0
 
     def claim(self) -> Claim:
         """What the blade announces, its address being the one that was used to reach it, whatever it says."""
@@ -80,7 +83,9 @@ class RootClient:
     def manifest(self, serial: int) -> SignedManifest:
         """A generation's manifest, for `core.manifest.accept_manifest`."""
         path = f"/v1/generations/{serial}/manifest"
-        return self._get_message(SignedManifest, path, _SIGNED_LIMIT_BYTES, MAX_SIGNED_CONTAINERS)
+        return self._get_message(
+            SignedManifest, path, _SIGNED_LIMIT_BYTES, MAX_SIGNED_CONTAINERS, is_bulk=True
+        )
 
     def read_orders(self) -> OrderList:
         """The orders that it has, for `core.orders.accept_order` one by one."""
@@ -109,15 +114,12 @@ class RootClient:
 
     def torrent(self, info_hash: str) -> bytes:
         """An artefact's torrent file, for `core.torrentfile.parse_torrent` with the signed info-hash."""
-        return self._request("GET", f"/v1/torrents/{info_hash}", MAX_TORRENT_BYTES)
+        return self._request("GET", f"/v1/torrents/{info_hash}", MAX_TORRENT_BYTES, is_bulk=True)
 
     def artefact_file(self, info_hash: str, name: str, file: str, size_bytes: int) -> bytes:
-        """A file of the artefact of that name, which its torrent says has so many bytes; not checked.
-
-        Slow links have their time: a second more for each 64 KiB.
-        """
-        patient = evolve(self, timeout_s=self.timeout_s + size_bytes / (64 << 10))
-        return patient._request("GET", f"/v1/artefacts/{info_hash}/{name}/{file}", size_bytes)
+        """A file of the artefact of that name, which its torrent says has so many bytes; not checked."""
+        path = f"/v1/artefacts/{info_hash}/{name}/{file}"
+        return self._request("GET", path, size_bytes, is_bulk=True)
 
     def peers(self, info_hash: str) -> PeerList:
         """A few members of the artefact's swarm, the root among them. What is no address is left out."""
@@ -172,18 +174,22 @@ class RootClient:
         path: str,
         limit_bytes: int,
         most_containers: int | None = None,
+        *,
+        is_bulk: bool = False,
     ) -> _Message:
-        data = self._request("GET", path, limit_bytes)
+        data = self._request("GET", path, limit_bytes, is_bulk=is_bulk)
         try:
             return wire.decode(message_class, data, limit_bytes, most_containers=most_containers)
         except NetworkError as error:
             raise self._explain(f"GET {path}", str(error)) from error
 
-    def _request(self, method: str, path: str, limit_bytes: int, body: bytes | None = None) -> bytes:
-        return self._exchange(method, path, limit_bytes, body)[1]
+    def _request(
+        self, method: str, path: str, limit_bytes: int, body: bytes | None = None, *, is_bulk: bool = False
+    ) -> bytes:
+        return self._exchange(method, path, limit_bytes, body, is_bulk=is_bulk)[1]
 
     def _exchange(
-        self, method: str, path: str, limit_bytes: int, body: bytes | None = None
+        self, method: str, path: str, limit_bytes: int, body: bytes | None = None, *, is_bulk: bool = False
     ) -> tuple[http.client.HTTPMessage, bytes]:
         what = f"{method} {path}"
         headers = {"Accept-Encoding": "gzip"}
@@ -193,6 +199,8 @@ class RootClient:
             with closing(_Connection(self.host, self.port, timeout=self.timeout_s)) as connection:
                 connection.request(method, path, body=body, headers=headers)
                 with connection.getresponse() as response:
+                    if is_bulk:
+                        cast(_Response, response).give_time(self.bulk_s)
                     unpack = _choose_unpacking(response)
                     data = bytearray()
                     while chunk := response.read1(_CHUNK_BYTES):
@@ -227,7 +235,12 @@ class _Response(http.client.HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
         self.fp.close()
-        self.fp = io.BufferedReader(_UntilDeadline(sock))  # one that keeps the socket, as the first did
+        self._stream = _UntilDeadline(sock)
+        self.fp = io.BufferedReader(self._stream)  # one that keeps the socket, as the first did
+
+    def give_time(self, most_s: float) -> None:
+        """What is still to come may take so long from now on."""
+        self._stream.give_time(most_s)
 
 
 class _Connection(http.client.HTTPConnection):
@@ -235,12 +248,16 @@ class _Connection(http.client.HTTPConnection):
 
 
 class _UntilDeadline(io.RawIOBase):
-    """What a socket receives until its timeout has passed since this was made."""
+    """What a socket receives until its timeout has passed since this was made, or without anything."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
         self._stream = sock.makefile("rb", buffering=0)
-        self._until = time.monotonic() + (sock.gettimeout() or 0)
+        self._silence_s = sock.gettimeout() or 0.0
+        self.give_time(self._silence_s)
+
+    def give_time(self, most_s: float) -> None:
+        self._until = time.monotonic() + most_s
 
     def readable(self) -> bool:
         return True
@@ -249,7 +266,7 @@ class _UntilDeadline(io.RawIOBase):
         left_s = self._until - time.monotonic()
         if left_s <= 0:
             raise TimeoutError
-        self._socket.settimeout(left_s)
+        self._socket.settimeout(min(left_s, self._silence_s))
         return self._stream.readinto(buffer) or 0
 
     def close(self) -> None:

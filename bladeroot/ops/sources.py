@@ -16,7 +16,14 @@ from typing import Protocol
 from bladeroot.core.framing import INDEX_NAME, rebuild_torrent
 from bladeroot.core.manifest import Artefact, SignedManifest
 from bladeroot.core.torrentfile import Torrent, TorrentFile, hash_file_root, parse_torrent
-from bladeroot.errors import ArtefactError, DepotError, DepotFullError, InterruptedByUserError, NetworkError
+from bladeroot.errors import (
+    ArtefactError,
+    DepotError,
+    DepotFullError,
+    InterruptedByUserError,
+    NetworkError,
+    RefusedError,
+)
 from bladeroot.host import interrupts
 from bladeroot.host.depot import Depot
 from bladeroot.host.files import explain_full_disk
@@ -180,10 +187,13 @@ class SwarmSource:
         return self._torrents[info_hash]
 
     def _make_torrent(self, artefact: Artefact) -> bytes | None:
-        """Of the frame index, where the root gives that: it is needed anyhow, and hundreds ask at once."""
+        """Of the frame index, where the root gives that: it is needed anyhow, and hundreds ask at once.
+
+        Raises NetworkError for a root that does not answer: to ask it for something else is no help.
+        """
         if artefact.index is None:
             return None
-        with contextlib.suppress(NetworkError, ArtefactError):
+        with contextlib.suppress(RefusedError, ArtefactError):
             index = self._read_checked(artefact, artefact.index)
             self._indexes[artefact.info_hash] = index
             return rebuild_torrent(artefact.kind, index)

@@ -83,6 +83,32 @@ def test_a_call_ends_in_time_however_the_answer_comes(answer: Callable[[socket.s
     assert PATIENCE_S <= time.monotonic() - began < PATIENCE_S + 5
 
 
+def drip_whole(connection: socket.socket) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n")
+    for _ in range(20):
+        connection.sendall(b"a")
+        time.sleep(0.05)
+
+
+def drip_and_fall_silent(connection: socket.socket) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\na")
+    while connection.recv(1):
+        pass
+
+
+def test_what_hundreds_ask_for_at_once_may_take_long_so_long_as_it_comes() -> None:
+    with answering(drip_whole) as port:
+        assert RootClient("127.0.0.1", port, timeout_s=PATIENCE_S).torrent(HASH) == b"a" * 20
+
+
+@pytest.mark.parametrize("answer", [drip_header, continue_for_ever, drip_body, drip_and_fall_silent])
+def test_what_may_take_long_ends_in_time_too(answer: Callable[[socket.socket], None]) -> None:
+    began = time.monotonic()
+    with answering(answer) as port, pytest.raises(NetworkError, match="no answer in time"):
+        RootClient("127.0.0.1", port, timeout_s=PATIENCE_S, bulk_s=2 * PATIENCE_S).torrent(HASH)
+    assert time.monotonic() - began < PATIENCE_S + 5
+
+
 def test_an_answer_that_ends_with_the_connection_is_whole() -> None:
     body = wire.encode(PeerList(peers=(("10.0.0.1", 7475),)))
     with answering(lambda connection: connection.sendall(b"HTTP/1.0 200 OK\r\n\r\n" + body)) as port:

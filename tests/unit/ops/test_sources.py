@@ -14,7 +14,7 @@ from bladeroot.core.framing import Frame, FrameIndex, render_index
 from bladeroot.core.manifest import Artefact
 from bladeroot.core.reports import PeerList
 from bladeroot.core.torrentfile import TorrentFile, build_torrent, hash_file_root, parse_torrent
-from bladeroot.errors import ArtefactError, NetworkError
+from bladeroot.errors import ArtefactError, NetworkError, RefusedError
 from bladeroot.net.client import RootClient
 from bladeroot.net.swarm import Address, Swarm
 from bladeroot.ops import sources
@@ -44,7 +44,7 @@ class MortalRoot:
         try:
             return self.files[info_hash, name, file][:size_bytes]
         except KeyError as error:
-            raise NetworkError(f"no {error}") from None
+            raise RefusedError(f"no {error}") from None
 
     def peers(self, _info_hash: str) -> PeerList:
         self.ask()
