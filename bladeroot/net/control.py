@@ -39,6 +39,7 @@ from bladeroot.core.roomstate import BladePhase, RoomState
 from bladeroot.errors import BladerootError, DepotError, NetworkError, PortTakenError
 from bladeroot.net.answers import MSGPACK, answer_message, answer_packed, own_address, present
 from bladeroot.net.bootservice import BootService, BootView
+from bladeroot.net.listening import BACKLOG
 from bladeroot.net.ranges import serve_files
 
 _unheard = logging.getLogger("bladeroot.net.control.aiohttp")
@@ -198,7 +199,7 @@ class ControlServer:
         )
         await runner.setup()
         try:
-            site = web.TCPSite(runner, self._address, self.port)
+            site = web.TCPSite(runner, self._address, self.port, backlog=BACKLOG)
             await site.start()
             addresses = runner.addresses
             self.port = int(addresses[0][1])

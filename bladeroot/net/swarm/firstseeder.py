@@ -23,6 +23,7 @@ from bladeroot.core.offers import Offers
 from bladeroot.core.peerwire import Block
 from bladeroot.core.torrentfile import Torrent
 from bladeroot.errors import NetworkError, PortTakenError
+from bladeroot.net.listening import BACKLOG
 from bladeroot.net.swarm.connection import Connection
 
 _MOST_CONNECTIONS = 4000
@@ -146,7 +147,7 @@ class FirstSeeder:
             return Connection(self._artefacts.get, self._spend, self._note_begin, self._note_end)
 
         try:
-            self._server = await self._loop.create_server(accept, list(addresses), port)
+            self._server = await self._loop.create_server(accept, list(addresses), port, backlog=BACKLOG)
         except OSError as error:
             raise PortTakenError(f"swarm port {port} is taken", "another program runs here") from error
         self._jobs = [asyncio.create_task(job) for job in (self._tick(), self._refill())]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from bladeroot.net.listening import BACKLOG
+
 MAX_PEERS_PER_TORRENT = 40
 """Enough that no islands form among hundreds (the degree must be above ln N), few enough to keep count of."""
 
@@ -80,7 +82,7 @@ _FAST_LINK: dict[str, Any] = {
     "torrent_connect_boost": 100,
     "smooth_connects": False,
     "connections_limit": 400,
-    "listen_queue_size": 200,
+    "listen_queue_size": BACKLOG,
     "send_buffer_watermark": 4 << 20,
     "send_buffer_low_watermark": 1 << 20,
     "send_not_sent_low_watermark": 512 << 10,

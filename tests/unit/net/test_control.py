@@ -102,6 +102,30 @@ def test_what_the_depot_has_comes_through(client: RootClient, server: ControlSer
     assert (claim.blade, claim.host, claim.port) == ("root", "127.0.0.1", server.port)
 
 
+def test_hundreds_of_blades_may_come_in_one_moment(tmp_path: Path) -> None:
+    """More than wait by default, while the service is busy with the first of them."""
+    is_free = threading.Event()
+
+    class BusyView(FakeView):
+        def serials(self) -> Sequence[int]:
+            assert is_free.wait(TIMEOUT_S)
+            return super().serials()
+
+    with (
+        ControlServer(BusyView(tmp_path), cluster_id=CLUSTER_ID, address="127.0.0.1", port=0) as server,
+        contextlib.ExitStack() as stack,
+    ):
+        waiting = []
+        stack.callback(is_free.set)
+        for _ in range(300):
+            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=TIMEOUT_S)
+            waiting.append(stack.enter_context(contextlib.closing(connection)))
+            connection.connect()
+            connection.request("GET", "/v1/generations")
+        is_free.set()
+        assert [connection.getresponse().status for connection in waiting] == [200] * 300
+
+
 def test_what_every_blade_asks_for_is_compressed(server: ControlServer) -> None:
     path = "/v1/generations/2/manifest"
     status, data, headers = ask(server, path, **{"Accept-Encoding": "gzip"})
