@@ -94,6 +94,8 @@ def peer(seeder: FirstSeeder, artefact: TestArtefact) -> Iterator[Peer]:
 def test_members_get_everything_and_each_piece_leaves_once(
     artefact: TestArtefact, seeder: FirstSeeder, tmp_path: Path
 ) -> None:
+    # A link that is no wider than the members': else they are given by the root what others were about to.
+    seeder.set_limit(1_000_000)
     members = [Swarm(port=0, addresses=LOOPBACK) for _ in range(3)]
     everybody = [("127.0.0.1", seeder.port), *(("127.0.0.1", member.port) for member in members)]
     threads = [
@@ -113,7 +115,7 @@ def test_members_get_everything_and_each_piece_leaves_once(
         member.close()
     given = seeder.find(artefact.info_hash)
     assert given is not None
-    assert artefact.size_bytes <= given.sent_bytes < 2.5 * artefact.size_bytes
+    assert artefact.size_bytes <= given.sent_bytes < 1.5 * artefact.size_bytes
 
 
 def test_only_what_was_offered_is_given(artefact: TestArtefact, peer: Peer) -> None:
@@ -123,10 +125,11 @@ def test_only_what_was_offered_is_given(artefact: TestArtefact, peer: Peer) -> N
     other = next(number for number in range(40) if number not in offered)
     peer.say(Message.REQUEST, struct.pack(">III", other, 0, 1000))
     assert peer.hear() == (Message.REJECT_REQUEST, struct.pack(">III", other, 0, 1000))
-    peer.say(Message.REQUEST, struct.pack(">III", offered[0], 16384, 1000))
+    frame = next(number for number in offered if number < 40)  # the index is not that long
+    peer.say(Message.REQUEST, struct.pack(">III", frame, 16384, 1000))
     message, payload = peer.hear()
     assert message == Message.PIECE
-    assert payload[8:] == artefact.files[f"{offered[0]:05d}"][16384:17384]
+    assert payload[8:] == artefact.files[f"{frame:05d}"][16384:17384]
 
 
 def test_who_wants_none_of_the_offers_is_offered_everything(peer: Peer) -> None:

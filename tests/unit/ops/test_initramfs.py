@@ -228,7 +228,7 @@ def test_a_tool_that_few_layouts_need_is_done_without(monkeypatch: pytest.Monkey
     def find(name: str) -> str:
         if name == "mkfs.btrfs":
             raise MissingToolError("the program mkfs.btrfs is not installed", "apt install btrfs-progs")
-        return find_tool(name)
+        return find_tool("mkfs.ext4" if name == "mkfs.xfs" else name)
 
     monkeypatch.setattr(userland, "find_tool", find)
     heard: list[Event] = []
