@@ -20,7 +20,7 @@ from bladeroot.host.mounts import mounted_chroot
 from bladeroot.host.run import DEVNULL, is_installed, run, start_process
 
 _HOST_KEYS = "ssh_host_*_key*"
-_MACHINE_ID = re.compile("[0-9a-f]{32}")
+_MACHINE_ID = re.compile(r"([0-9a-f]{32})\s*")
 _LOWEST_PRIORITY = 19
 _KEYGEN_TIMEOUT_S = 300.0
 INSTALLED_FILE = Path("etc/bladeroot/installed.json")
@@ -29,7 +29,7 @@ INSTALLED_FILE = Path("etc/bladeroot/installed.json")
 def write_machine_id(slot: Path, identity: Path) -> str:
     """Give the tree the blade's machine-id, a new one if the blade has none (machine-id(5))."""
     kept = identity / "machine-id"
-    machine_id = _read_machine_id(kept)
+    machine_id = read_machine_id(kept)
     if machine_id is None:
         machine_id = secrets.token_hex(16)
         write_atomically(kept, f"{machine_id}\n", mode=0o444)
@@ -41,13 +41,12 @@ def write_machine_id(slot: Path, identity: Path) -> str:
     return machine_id
 
 
-def _read_machine_id(path: Path) -> str | None:
-    """None where there is none, or where what there is makes none: a blade must not be stopped by that."""
-    try:
-        text = path.read_text(encoding="ascii", errors="replace").strip()
-    except FileNotFoundError:
+def read_machine_id(path: Path) -> str | None:
+    """The file's machine-id; None where it is not there or holds none: that stops nobody."""
+    if not path.is_file():
         return None
-    return text if _MACHINE_ID.fullmatch(text) else None
+    match = _MACHINE_ID.fullmatch(path.read_text(encoding="utf-8", errors="replace"))
+    return match[1] if match else None
 
 
 def has_host_keys(identity: Path) -> bool:

@@ -12,6 +12,7 @@ from attrs import frozen
 
 from bladeroot.errors import SnapshotError
 from bladeroot.host.kernels import find_boot_files, find_kernel_images, resolve_inside
+from bladeroot.ops.identity import read_machine_id
 from bladeroot.ops.snapshots import selfcopy
 from bladeroot.ops.snapshots.capture import read_marker
 from bladeroot.ops.snapshots.tree import (
@@ -253,8 +254,7 @@ def _find_warnings(path: Path, package: Callable[[str], str]) -> Iterator[Findin
 
 def _find_identity(path: Path) -> Iterator[Finding]:
     """What would make two blades look like one; an install replaces it, a copy by hand would not."""
-    machine_id = resolve_inside(path, "etc/machine-id")
-    if machine_id.is_file() and re.fullmatch(r"[0-9a-f]{32}\s*", machine_id.read_text(errors="replace")):
+    if read_machine_id(resolve_inside(path, "etc/machine-id")) is not None:
         yield Finding("it has a machine-id of its own", "installs replace it; empty /etc/machine-id")
     keys = sorted(resolve_inside(path, "etc/ssh").glob("ssh_host_*_key"))
     if keys:
